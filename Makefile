@@ -1,0 +1,76 @@
+# The two commands of the README are `make demo` and `make test`; the rest is what they are made of.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CLUSTER ?= local
+PY := .venv/bin
+export CLUSTER
+
+help: ## Print this help.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup images cluster-up ## Show the main job on a real cluster: one version is promoted, three are rolled back.
+	e2e/cluster/cluster enter env PYTHONPATH=e2e $(PY)/python -m demo
+
+test: check unit images cluster-up e2e ## Run every test, those on a real cluster included.
+
+setup: .venv/installed ## Make the virtual environment from the exact lock file.
+
+.venv/installed: requirements-dev.lock pyproject.toml
+	python3 -m venv .venv
+	$(PY)/pip install --quiet --require-hashes -r requirements-dev.lock
+	$(PY)/pip install --quiet --no-deps --editable .
+	touch $@
+
+check: setup ## Format, lint, types, import contracts, generated files.
+	$(PY)/ruff format --check .
+	$(PY)/ruff check .
+	$(PY)/mypy
+	$(PY)/lint-imports
+	$(PY)/python -m modelrollout.api.crd --check crds charts/modelrollout/crds
+	$(PY)/python docs/generate.py --check
+
+fmt: setup ## Format, and mend what can be mended.
+	$(PY)/ruff format .
+	$(PY)/ruff check --fix .
+
+unit: setup cluster-build ## Tests that need no running cluster.
+	$(PY)/python -m pytest tests -m "not cluster"
+
+e2e: setup ## Tests on the running cluster.
+	e2e/cluster/cluster enter $(PY)/python -m pytest tests e2e -m cluster
+
+crds: setup ## Write what is generated: the CRD from its types, and docs/api.md and docs/state-machine.md.
+	$(PY)/python -m modelrollout.api.crd crds charts/modelrollout/crds
+	$(PY)/python docs/generate.py
+
+lock: ## Pin all dependencies anew, with hashes.
+	uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
+	  --custom-compile-command "make lock" --output-file operator/requirements.lock
+	uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
+	  --custom-compile-command "make lock" --group dev --constraint operator/requirements.lock --output-file requirements-dev.lock
+
+bench: setup ## Print the benchmarks' figures.
+	for each in tests/bench/bench_*.py; do $(PY)/python $$each; done
+
+cluster-build: ## Build what the local cluster is made of; cached by version.
+	e2e/cluster/cluster build
+
+images: cluster-build ## Build the images of the operator and of the model servers.
+	e2e/images
+
+cluster-up: images ## Start the cluster, or repair it.
+	e2e/cluster/cluster up
+	e2e/images load
+
+cluster-down: ## End the cluster; nothing of it stays behind.
+	e2e/cluster/cluster down
+
+cluster-status: ## Say how the cluster is.
+	e2e/cluster/cluster status
+
+cluster-load-image: ## Load IMAGE=name:tag into the cluster.
+	e2e/cluster/cluster load-image $(IMAGE)
+
+.PHONY: help demo test setup check fmt unit e2e crds lock bench cluster-build images cluster-up cluster-down cluster-status cluster-load-image

@@ -1,0 +1,3 @@
+module modelrollout.dev/e2e/pause
+
+go 1.26

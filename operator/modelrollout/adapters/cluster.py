@@ -1,0 +1,204 @@
+"""
+The Kubernetes API, in a few verbs over plain dicts; the only file that calls the client.
+
+`RBAC` lists what is called, verb by verb: the chart grants exactly this, and a test compares
+both ways. Nothing is cached and nothing is retried: every pass asks anew, and the next pass is
+the retry.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from modelrollout.api import v1alpha1 as api
+from modelrollout.errors import ClusterUnavailable, Conflict, NotFound, Refused, RolloutError
+
+Object = dict[str, Any]
+FIELD_MANAGER = "modelrollout-operator"
+TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Where a kind lives in the API."""
+
+    group: str
+    version: str
+    plural: str
+
+    @property
+    def root(self) -> str:
+        """The path before the namespace."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+
+ROLLOUTS = Resource(api.GROUP, api.VERSION, api.PLURAL)
+DEPLOYMENTS = Resource("apps", "v1", "deployments")
+REPLICA_SETS = Resource("apps", "v1", "replicasets")
+SERVICES = Resource("", "v1", "services")
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
+HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes")
+EVENTS = Resource("events.k8s.io", "v1", "events")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
+
+RBAC: Mapping[tuple[str, str], frozenset[str]] = {
+    # watched by kopf; patch carries our finalizer and removes a command that was carried out
+    (api.GROUP, api.PLURAL): frozenset({"get", "list", "watch", "patch"}),
+    (api.GROUP, f"{api.PLURAL}/status"): frozenset({"update"}),
+    ("apps", "deployments"): frozenset({"get", "list", "watch"}),
+    ("apps", "replicasets"): frozenset({"list"}),
+    ("", "services"): frozenset({"get", "create"}),
+    ("discovery.k8s.io", "endpointslices"): frozenset({"list"}),
+    # create and patch are what server-side apply of a managed route needs
+    ("gateway.networking.k8s.io", "httproutes"): frozenset(
+        {"get", "list", "watch", "create", "patch"}
+    ),
+    ("events.k8s.io", "events"): frozenset({"create"}),
+}
+LEASE_RBAC: Mapping[tuple[str, str], frozenset[str]] = {
+    ("coordination.k8s.io", "leases"): frozenset({"get", "create", "update"}),
+}
+"""In the operator's own namespace only."""
+
+
+class Cluster:
+    """Six verbs over plain dicts."""
+
+    def __init__(self, api_client: client.ApiClient) -> None:
+        self._client = api_client
+
+    @classmethod
+    async def connect(cls) -> Cluster:
+        """With the pod's service account, or with the kubeconfig outside of a cluster."""
+        settings = client.Configuration()
+        settings.retries = None
+        try:
+            config.load_incluster_config(client_configuration=settings)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=settings)
+        return cls(client.ApiClient(configuration=settings))
+
+    @property
+    def api_client(self) -> client.ApiClient:
+        """For the client's own leader election."""
+        return self._client
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object."""
+        return await self._call("GET", _path(resource, namespace, name))
+
+    async def list(
+        self, resource: Resource, namespace: str | None = None, selector: str = ""
+    ) -> list[Object]:
+        """All objects, or those with the given labels, of one namespace or of all."""
+        query = [("labelSelector", selector)] if selector else []
+        found: list[Object] = []
+        token = ""
+        while True:
+            page = [*query, ("limit", "500"), *([("continue", token)] if token else [])]
+            answer = await self._call("GET", _path(resource, namespace), query=page)
+            found += answer.get("items", [])
+            token = answer.get("metadata", {}).get("continue", "")
+            if not token:
+                return found
+
+    async def create(self, resource: Resource, namespace: str, body: Object) -> Object:
+        """A new object; Conflict when it is there already."""
+        return await self._call("POST", _path(resource, namespace), body=body)
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, operations: Sequence[Object]
+    ) -> Object:
+        """A JSON Patch. Its `test` operations failing is a Conflict."""
+        return await self._call(
+            "PATCH",
+            _path(resource, namespace, name),
+            query=[("fieldManager", FIELD_MANAGER)],
+            body=list(operations),
+            content_type="application/json-patch+json",
+        )
+
+    async def apply(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
+        """Server-side apply of an object that is ours."""
+        return await self._call(
+            "PATCH",
+            _path(resource, namespace, name),
+            query=[("fieldManager", FIELD_MANAGER), ("force", "true")],
+            body=body,
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def replace_status(self, resource: Resource, body: Object) -> Object:
+        """The status of an object as read; Conflict when somebody wrote since."""
+        meta = body["metadata"]
+        path = _path(resource, meta["namespace"], meta["name"]) + "/status"
+        return await self._call("PUT", path, body=body)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        try:
+            request = await self._client.param_serialize(
+                method=method,
+                resource_path=path,
+                query_params=list(query),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
+            data = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise ClusterUnavailable(f"{method} {path}: {error or type(error).__name__}") from error
+        if response.status >= 400:  # noqa: PLR2004  # the first of HTTP's errors
+            raise _error(response.status, f"{method} {path}", data)
+        answer: Object = json.loads(data)
+        return answer
+
+
+def _path(resource: Resource, namespace: str | None, name: str | None = None) -> str:
+    parts = [resource.root]
+    if namespace is not None:
+        parts += ["namespaces", namespace]
+    parts.append(resource.plural)
+    if name is not None:
+        parts.append(name)
+    return "/".join(parts)
+
+
+def _error(status: int, call: str, data: bytes) -> RolloutError:
+    try:
+        said = json.loads(data).get("message", "")
+    except (ValueError, AttributeError):
+        said = data[:200].decode(errors="replace")
+    text = f"{call}: {status} {said}"
+    if status == 404:  # noqa: PLR2004
+        return NotFound(text)
+    if status == 409 or (status == 422 and _is_failed_test(said)):  # noqa: PLR2004
+        return Conflict(text)
+    if status in {401, 408, 429} or status >= 500:  # noqa: PLR2004
+        return ClusterUnavailable(text)
+    return Refused(text)
+
+
+def _is_failed_test(said: str) -> bool:
+    """The API server answers 422 both to an invalid object and to a JSON Patch `test` that fails."""
+    return re.search(r"test operation|testing (value|path) .* failed|test failed", said) is not None

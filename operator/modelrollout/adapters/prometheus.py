@@ -1,0 +1,421 @@
+"""
+Prometheus: raw samples in, windows of counts out. Everything that goes wrong is MetricsUnavailable.
+
+The only file that knows prometheus_api_client. It never guesses: a warning, a partial answer, a
+redirect or an answer that is too long is an error, and nothing is asked twice in one pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
+from urllib3 import HTTPResponse
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.util.retry import Retry
+
+from modelrollout.core import windows
+from modelrollout.core.evidence import (
+    Grid,
+    Histogram,
+    Kind,
+    Matcher,
+    Query,
+    Reading,
+    Selector,
+    Series,
+)
+from modelrollout.errors import MetricsUnavailable
+
+MAX_SPAN_SECONDS = 900.0
+"""Read at most this much beyond the look-back in one pass; who is far behind takes several."""
+MEMORY_SECONDS = 1800.0
+"""A series that was absent for longer than this was forgotten by its program, too."""
+MAX_BYTES = 64 * 2**20
+MAX_THREADS = 8
+PATIENCE = 4
+"""How long one question may take in all, its wait for a thread included, in timeouts."""
+CHUNK_BYTES = 2**16
+
+METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+Result = TypeVar("Result")
+
+
+class Prometheus:
+    """One Prometheus, or anything that speaks its query API; made from the administrator's settings."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        bearer_token_file: str | None = None,
+        ca_file: str | None = None,
+        timeout_seconds: float = 5.0,
+    ) -> None:
+        address = urlsplit(url)
+        if address.scheme not in {"http", "https"} or not address.hostname:
+            raise ValueError(f"The address of Prometheus must be an http or https URL, not {url}.")
+        self._url = url.rstrip("/")
+        self._host = address.hostname
+        self._timeout = timeout_seconds
+        self._session = _session(headers or {}, bearer_token_file, ca_file)
+        self._session.hooks["response"].append(self._checked)
+        # The next pass is the retry. Without read=False a time-out looks like a refused connection.
+        no_retry = Retry(0, read=False)
+        self._connection = PrometheusConnect(
+            self._url, session=self._session, timeout=timeout_seconds, retry=no_retry
+        )
+        # A hanging server holds these threads, and nobody else's.
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="prometheus")
+
+    def close(self) -> None:
+        """Let go of the connections; what is still under way is left to its timeout."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+    async def read(self, query: Query, grid: Grid, now: float) -> Reading:
+        """The windows of the grid since its watermark, as of `now` (Unix seconds)."""
+        return await self._in_thread(lambda: self._read(query, grid, now))
+
+    async def histogram(self, query: Query, start: float, end: float) -> Histogram:
+        """What stable's histogram grew by from `start` to `end` (at most 15 minutes before)."""
+        start = max(start, end - MAX_SPAN_SECONDS)
+        # From before the start on: whether the histogram exists must not depend on the span.
+        since = start - windows.LOOKBACK_SECONDS
+        if end <= start:
+            return Histogram(bounds=(), cumulative=())
+        return await self._in_thread(lambda: self._histogram(query, since, start, end))
+
+    async def value(self, expression: str, namespace: str, now: float) -> float | None:
+        """The one number that a PromQL expression gives within a namespace; None for no series."""
+        return await self._in_thread(lambda: self._value(expression, namespace, now))
+
+    async def _in_thread(self, ask: Callable[[], Result]) -> Result:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        try:
+            return await asyncio.wait_for(future, PATIENCE * self._timeout)
+        except TimeoutError as error:
+            raise self._unavailable(f"took longer than {PATIENCE * self._timeout:g} s") from error
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """A library's exceptions become ours, without what they tell of the address."""
+        try:
+            yield
+        except (requests.Timeout, ReadTimeoutError, TimeoutError) as error:
+            raise self._unavailable(f"did not answer within {self._timeout:g} s") from error
+        except requests.exceptions.SSLError as error:
+            raise self._unavailable("shows a certificate that is not trusted") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._unavailable("gave an answer that is not Prometheus'") from error
+        except (requests.RequestException, HTTPError, HTTPException, OSError) as error:
+            raise self._unavailable("cannot be reached") from error
+        except PrometheusApiClientException as error:
+            raise self._unavailable("refused the query") from error
+
+    def _unavailable(self, what: str) -> MetricsUnavailable:
+        return MetricsUnavailable(f"Prometheus at {self._host} {what}.")
+
+    def _histogram(self, query: Query, since: float, start: float, end: float) -> Histogram:
+        buckets = _versioned(_buckets(query.events), query.stable)
+        found = self._series(buckets, since, end)
+        return windows.histogram(query.events.metric, found, start)
+
+    # --- windows ----------------------------------------------------------------------------
+
+    def _read(self, query: Query, grid: Grid, now: float) -> Reading:
+        until = min(now, grid.watermark + max(MAX_SPAN_SECONDS, 2 * grid.width))
+        since = grid.watermark - windows.lookback_seconds(grid)
+        if until <= since:
+            return Reading(watermark=grid.watermark)
+        selectors = _selected(query)
+        # One after the other: `snapshot` needs to know which answer is the older one.
+        answers = windows.snapshot(*(self._series(each, since, until) for each in selectors))
+        before = [
+            self._before(query, selector, since) if windows.has_newcomers(grid, answer) else ()
+            for selector, answer in zip(selectors, answers, strict=True)
+        ]
+        stable, candidate = (
+            windows.Found(
+                total=answers[index] if query.total else (),
+                events=answers[index - 2],
+                total_before=before[index] if query.total else (),
+                events_before=before[index - 2],
+            )
+            for index in (0, 1)
+        )
+        samples = windows.Samples(stable=stable, candidate=candidate, until=until)
+        if windows.has_unheard_of_events(query, samples):
+            is_known = self._is_known(query, since, until) or self._is_declared(query, samples)
+            samples = replace(samples, is_events_metric_known=is_known)
+        return windows.read(query, grid, samples, now)
+
+    def _before(self, query: Query, selector: Selector, since: float) -> tuple[Series, ...]:
+        """The last sample of each series in the time before the samples."""
+        if query.kind is Kind.DISTRIBUTION:
+            selector = _versioned(selector, (Matcher(label="le", value="+Inf"),))
+        expression = f"last_over_time({_promql(selector)}[{_milliseconds(MEMORY_SECONDS)}])"
+        found = self._query(expression, since)
+        with self._translated():
+            return tuple(_parsed(each["metric"], [each["value"]]) for each in found)
+
+    def _is_known(self, query: Query, since: float, until: float) -> bool:
+        """Whether the events' metric exists on a version, with whatever other labels."""
+        span = _milliseconds(until - since)
+        return any(
+            self._query(f"group(last_over_time({_promql(selector)}[{span}]))", until)
+            for version in (query.stable, query.candidate)
+            for selector in [Selector(metric=query.events.metric, matchers=version)]
+        )
+
+    def _is_declared(self, query: Query, samples: windows.Samples) -> bool:
+        """Whether a program that counts the requests declares the events' metric, with no value yet."""
+        found = (*samples.stable.total[:1], *samples.candidate.total[:1])
+        # OpenMetrics declares a counter without its suffix.
+        names = (query.events.metric, query.events.metric.removesuffix("_total"))
+        return any(
+            self._has_metadata(target, name)
+            for target in [dict(each.labels) for each in found]
+            for name in names
+        )
+
+    def _has_metadata(self, target: Mapping[str, str], metric: str) -> bool:
+        labels = ",".join(f"{each}={quoted(target.get(each, ''))}" for each in ("instance", "job"))
+        try:
+            return bool(
+                self._get("targets/metadata", {"match_target": f"{{{labels}}}", "metric": metric})
+            )
+        except MetricsUnavailable:
+            # Not every store has this, and some say 404 for none. What is not proved is not known.
+            return False
+
+    def _series(self, selector: Selector, since: float, until: float) -> tuple[Series, ...]:
+        found = self._query(f"{_promql(selector)}[{_milliseconds(until - since)}]", until)
+        with self._translated():
+            if any("histograms" in each for each in found):
+                raise MetricsUnavailable(
+                    f"{selector.metric} is a native histogram, which is not read yet: let"
+                    " Prometheus scrape classic ones, too (always_scrape_classic_histograms)."
+                )
+            return tuple(_parsed(each["metric"], each["values"]) for each in found)
+
+    # --- one number -------------------------------------------------------------------------
+
+    def _value(self, expression: str, namespace: str, now: float) -> float | None:
+        self._refuse_what_is_not_scoped(expression, namespace)
+        found = self._query(expression, now)
+        if not found:
+            return None
+        if isinstance(found[0], dict) and len(found) > 1:
+            raise MetricsUnavailable(
+                f"The expression {expression} gives {len(found)} series: aggregate them to one, as"
+                " with sum() or max()."
+            )
+        with self._translated():
+            # A vector of one sample, or a scalar.
+            _, text = found[0]["value"] if isinstance(found[0], dict) else found
+            number = float(text)
+        if not math.isfinite(number):
+            raise MetricsUnavailable(
+                f"The expression {expression} gives {number}, which cannot be compared with a limit."
+            )
+        return number
+
+    def _refuse_what_is_not_scoped(self, expression: str, namespace: str) -> None:
+        """Prometheus' own parser says which series an expression touches."""
+        tree = self._get("parse_query", {"query": expression})
+        wanted = {"name": "namespace", "type": "=", "value": namespace}
+        for selector in _selectors(tree):
+            if wanted not in selector["matchers"]:
+                name = selector.get("name") or "a selector without a name"
+                raise MetricsUnavailable(
+                    f"{name} in the expression {expression} is not limited to this namespace: add"
+                    f' namespace="{namespace}" to each selector in it.'
+                )
+
+    # --- HTTP -------------------------------------------------------------------------------
+
+    def _get(self, path: str, parameters: Mapping[str, str]) -> Any:
+        """What the client library has no method for."""
+        with self._translated():
+            url = f"{self._url}/api/v1/{path}"
+            answer = self._session.get(url, params=parameters, timeout=self._timeout)
+            return answer.json()["data"]
+
+    def _query(self, expression: str, at: float) -> list[Any]:
+        limits = {"time": f"{at:.3f}", "timeout": f"{self._timeout:g}s"}
+        with self._translated():
+            result = self._connection.custom_query(expression, params=limits)
+            if not isinstance(result, list):
+                raise TypeError(result)
+            return result
+
+    def _checked(self, response: requests.Response, **_: object) -> requests.Response:
+        """Called with each response before anybody reads it."""
+        try:
+            if response.is_redirect:
+                raise self._unavailable("redirects, which is not followed: give its final address")
+            body = self._body(response)
+        finally:
+            response.close()
+        if response.status_code != requests.codes.ok:
+            raise self._unavailable(_refusal(response, body))
+        # To parse a long answer twice is not free, and the key cannot be there without its name.
+        if b'"warnings"' in body and (warnings := json.loads(body).get("warnings")):
+            raise self._unavailable(f"gave an answer with warnings: {_printable(str(warnings[0]))}")
+        response.raw = HTTPResponse(body=io.BytesIO(body), preload_content=False)
+        return response
+
+    def _body(self, response: requests.Response) -> bytes:
+        """All of it, or an error: `requests` alone limits neither length nor total time."""
+        body = bytearray()
+        deadline = time.monotonic() + self._timeout
+        while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
+            body += chunk
+            if len(body) > MAX_BYTES:
+                raise self._unavailable(
+                    f"gave more than {MAX_BYTES >> 20} MiB: narrow the selectors"
+                )
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        return bytes(body)
+
+
+def _session(
+    headers: Mapping[str, str], bearer_token_file: str | None, ca_file: str | None
+) -> requests.Session:
+    session = requests.Session()
+    # Neither a proxy nor a .netrc of the environment has a say in where credentials go.
+    session.trust_env = False
+    session.verify = ca_file or True
+    session.headers.update(headers)
+    if bearer_token_file is not None:
+        session.auth = _BearerToken(Path(bearer_token_file))
+    return session
+
+
+class _BearerToken(requests.auth.AuthBase):
+    """Reads the token for each request: Kubernetes replaces it in the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        try:
+            token = self._path.read_text().strip()
+        except OSError as error:
+            raise MetricsUnavailable(f"The token file {self._path} cannot be read.") from error
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+
+def _refusal(response: requests.Response, body: bytes) -> str:
+    """What an error answer says, if it is Prometheus' own about the query."""
+    if response.status_code == requests.codes.not_found:
+        path = urlsplit(response.url).path
+        return f"does not know {path}: check its address (limits need Prometheus 3 or later)"
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or answer.get("errorType") not in {"bad_data", "execution"}:
+        return f"answered with status {response.status_code}"
+    return f"refused the query: {_printable(str(answer.get('error', '')))}"
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text[:200])
+
+
+def _parsed(metric: Mapping[str, str], values: Sequence[Sequence[Any]]) -> Series:
+    times, numbers = zip(*values, strict=True)
+    labels = sorted((label, value) for label, value in metric.items() if label != "__name__")
+    return Series(
+        labels=tuple(labels), times=tuple(map(float, times)), values=tuple(map(float, numbers))
+    )
+
+
+def _selectors(node: object) -> Iterator[Mapping[str, Any]]:
+    """Everything in a syntax tree that selects series; only selectors have matchers."""
+    if isinstance(node, dict):
+        if "matchers" in node:
+            yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from _selectors(each)
+
+
+# --- PromQL -------------------------------------------------------------------------------------
+
+
+def _selected(query: Query) -> list[Selector]:
+    """The total, if the query has one, then the events: each of stable, then of the candidate."""
+    events = _buckets(query.events) if query.kind is Kind.DISTRIBUTION else query.events
+    return [
+        _versioned(each, version)
+        for each in (query.total, events)
+        if each is not None
+        for version in (query.stable, query.candidate)
+    ]
+
+
+def _buckets(selector: Selector) -> Selector:
+    return Selector(metric=f"{selector.metric}_bucket", matchers=selector.matchers)
+
+
+def _versioned(selector: Selector, version: tuple[Matcher, ...]) -> Selector:
+    return Selector(metric=selector.metric, matchers=(*selector.matchers, *version))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{math.ceil(seconds * 1000)}ms"
+
+
+def _promql(selector: Selector) -> str:
+    if not METRIC_NAME.fullmatch(selector.metric):
+        raise MetricsUnavailable(f'"{_printable(selector.metric)}" is not the name of a metric.')
+    return selector.metric + "{" + ",".join(_matcher(each) for each in selector.matchers) + "}"
+
+
+def _matcher(matcher: Matcher) -> str:
+    if not LABEL_NAME.fullmatch(matcher.label) or matcher.label == "__name__":
+        raise MetricsUnavailable(f'"{_printable(matcher.label)}" is not the name of a label.')
+    return f"{matcher.label}{matcher.operator}{quoted(matcher.value)}"
+
+
+def quoted(value: str) -> str:
+    """
+    A PromQL string that means exactly this text.
+
+    All but plain ASCII is escaped: the lexer takes neither line breaks nor U+FFFD as they are.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise MetricsUnavailable("A label's value is not valid text: half a character.") from error
+    return '"' + "".join(_escaped(each) for each in value) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in {'"', "\\"}:
+        return "\\" + character
+    is_plain = character.isascii() and character.isprintable()
+    return character if is_plain else f"\\U{ord(character):08x}"

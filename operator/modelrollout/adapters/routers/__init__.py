@@ -1,0 +1,1 @@
+"""What moves traffic: one file per kind of router. They do not know each other."""

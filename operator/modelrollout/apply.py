@@ -1,0 +1,148 @@
+"""
+One Plan out: status first, then what it intends, then the events that tell of it.
+
+A crash between any two writes leaves the safe side true: the finalizer is on before traffic
+leaves rest and off after it is back, and the next pass makes the route follow status.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from modelrollout import telemetry
+from modelrollout.adapters.cluster import EVENTS, ROLLOUTS, SERVICES, Object
+from modelrollout.api import v1alpha1 as api
+from modelrollout.core.facts import as_time
+from modelrollout.core.observation import MissingService, Rollout
+from modelrollout.core.plan import Note, Plan
+from modelrollout.errors import Conflict, NotFound, RolloutError
+from modelrollout.world import World
+
+LOG = logging.getLogger(__name__)
+
+
+async def apply(plan: Plan, body: Object, rollout: Rollout, world: World) -> None:
+    """Make the plan true. `body` is the object as this pass read it."""
+    if plan.finalizer and not rollout.has_finalizer and not rollout.is_deleting:
+        body = await _set_finalizers(body, [*_finalizers(body), api.FINALIZER], world)
+    body = await _write_status(plan, body, world)
+    try:
+        await _move_traffic(plan, rollout, world)
+    finally:
+        # Status has said it already: a route that cannot be written now makes it no less true.
+        if plan.command_done:
+            await _remove_command(rollout, world)
+        for note in plan.notes:
+            await _tell(note, rollout, world)
+    if rollout.has_finalizer and not plan.finalizer:
+        rest = [each for each in _finalizers(body) if each != api.FINALIZER]
+        await _set_finalizers(body, rest, world)
+
+
+async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
+    for service in plan.services:
+        await _create_service(service, rollout, world)
+    if plan.traffic is None or not await world.router.set_traffic(rollout, plan.traffic):
+        return
+    telemetry.ROUTE_WRITES.inc()
+    LOG.info("route written", extra={**_names(rollout), "weight": plan.traffic.weight})
+
+
+def _names(rollout: Rollout) -> dict[str, str]:
+    return {"namespace": rollout.namespace, "rollout": rollout.name}
+
+
+def _finalizers(body: Object) -> list[str]:
+    return list(body["metadata"].get("finalizers") or [])
+
+
+async def _set_finalizers(body: Object, finalizers: list[str], world: World) -> Object:
+    meta = body["metadata"]
+    value: dict[str, Any] = {"path": "/metadata/finalizers", "value": finalizers}
+    operations = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
+        {"op": "add", **value},
+    ]
+    return await world.cluster.patch(ROLLOUTS, meta["namespace"], meta["name"], operations)
+
+
+async def _write_status(plan: Plan, body: Object, world: World) -> Object:
+    status = plan.status.to_dict()
+    if status == body.get("status"):
+        return body
+    return await world.cluster.replace_status(ROLLOUTS, {**body, "status": status})
+
+
+async def _create_service(service: MissingService, rollout: Rollout, world: World) -> None:
+    assert rollout.spec is not None
+    port = rollout.spec.port
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": service.deployment,
+        "uid": service.deployment_uid,
+    }
+    metadata = {
+        "name": service.name,
+        "namespace": rollout.namespace,
+        "labels": {"app.kubernetes.io/managed-by": "modelrollout"},
+        "ownerReferences": [owner],
+    }
+    ports = [{"name": "http", "port": port, "targetPort": port}]
+    spec = {"selector": dict(service.selector), "ports": ports}
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+    try:
+        await world.cluster.create(SERVICES, rollout.namespace, body)
+    except Conflict:
+        return
+    LOG.info("service created", extra={**_names(rollout), "service": service.name})
+
+
+async def _remove_command(rollout: Rollout, world: World) -> None:
+    """Only the command that was carried out: a newer one stays for the next pass."""
+    assert rollout.command is not None
+    live = await world.cluster.get(ROLLOUTS, rollout.namespace, rollout.name)
+    annotations = live["metadata"].get("annotations") or {}
+    text = annotations.get(api.COMMAND, "")
+    if text[:64] != rollout.command.text:
+        return
+    present = [each for each in (api.COMMAND, api.COMMAND_BY) if each in annotations]
+    operations = [
+        {"op": "test", "path": _annotation(api.COMMAND), "value": text},
+        *({"op": "remove", "path": _annotation(each)} for each in present),
+    ]
+    await world.cluster.patch(ROLLOUTS, rollout.namespace, rollout.name, operations)
+
+
+def _annotation(name: str) -> str:
+    return "/metadata/annotations/" + name.replace("/", "~1")
+
+
+async def _tell(note: Note, rollout: Rollout, world: World) -> None:
+    """An Event. Losing one is not worth failing a pass that has done everything it speaks of."""
+    LOG.info(note.message, extra={**_names(rollout), "reason": note.reason})
+    telemetry.NOTES.labels(note.reason).inc()
+    body = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{rollout.name[:200]}-", "namespace": rollout.namespace},
+        "regarding": {
+            "apiVersion": api.API_VERSION,
+            "kind": api.KIND,
+            "namespace": rollout.namespace,
+            "name": rollout.name,
+            "uid": rollout.uid,
+        },
+        "type": note.severity,
+        "reason": note.reason,
+        "note": note.message[:1024],
+        "action": note.reason,
+        "eventTime": as_time(world.clock())[:-1] + "000Z",
+        "reportingController": f"{api.GROUP}/operator",
+        "reportingInstance": "modelrollout-operator",
+    }
+    try:
+        await world.cluster.create(EVENTS, rollout.namespace, body)
+    except (NotFound, RolloutError) as error:
+        LOG.warning("event lost: %s", error, extra=_names(rollout))

@@ -1,0 +1,634 @@
+"""
+decide(rollout, observation) -> Plan: total, pure, without a clock.
+
+Guards come first, one outcome each, worst news first. What a guard needs to know is in the
+facts (status as it was, changed by this pass) and in the observation, nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from modelrollout.api import v1alpha1 as api
+from modelrollout.api.conditions import Reason
+from modelrollout.api.v1alpha1 import ModelRolloutStatus, Verdict
+from modelrollout.core import analysis, commands, facts, machine, status
+from modelrollout.core.analysis import Judgement
+from modelrollout.core.observation import Observation, Rollout, Workload
+from modelrollout.core.plan import Note, Plan, Severity, traffic_of
+from modelrollout.core.status import Outcome
+from modelrollout.core.steps import Step, StepKind, step_of, steps_of
+
+SOON_SECONDS = 0.25
+"""While the gateway takes up a weight: that takes a few tenths of a second."""
+WAIT_SECONDS = 2.0
+"""While pods start, or a cause that nobody announces may go away."""
+SETTLE_SECONDS = 0.15
+"""After a window's end: the time a scrape needs to be stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """What the guards look at."""
+
+    rollout: Rollout
+    spec: api.ModelRolloutSpec
+    seen: Observation
+    steps: tuple[Step, ...]
+    facts: ModelRolloutStatus
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def now(self) -> float:
+        return self.seen.now
+
+    @property
+    def step(self) -> Step | None:
+        """
+        The present step: the one that status names, as long as it has the weight in force.
+
+        When the list was edited and it has not, the weight in force is a step of its own, with
+        the gate that every judged step has: the edit applies from the next step on.
+        """
+        if self.facts.candidate is None or self.facts.step is None:
+            return None
+        if self._is_listed:
+            return self.steps[self.facts.step]
+        weight = self.facts.weight.wanted
+        if weight == 0:
+            return Step(kind=StepKind.PAUSE, weight=0)
+        return step_of(api.Step(weight=weight))
+
+    @property
+    def next_index(self) -> int:
+        """The step after the present one; the number of steps after the last."""
+        assert self.facts.step is not None
+        if self._is_listed:
+            return self.facts.step + 1
+        weight = self.facts.weight.wanted
+        higher = [index for index, each in enumerate(self.steps) if each.weight > weight]
+        return higher[0] if higher else len(self.steps) - 1
+
+    @property
+    def _is_listed(self) -> bool:
+        index = self.facts.step
+        return (
+            index is not None
+            and index < len(self.steps)
+            and self.steps[index].weight == self.facts.weight.wanted
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """The traffic that the facts intend is in force."""
+        intended = traffic_of(self.rollout.status, self.spec.port)
+        is_same = intended == traffic_of(self.facts, self.spec.port)
+        return self.seen.route.is_settled and is_same
+
+    @property
+    def is_rejected(self) -> bool:
+        """The wanted revision is the one that lost."""
+        lost, wanted = self.facts.rejected, self.seen.candidate
+        if lost is None or wanted is None:
+            return False
+        version = wanted.version
+        return (lost.deployment, lost.revision) == (version.deployment, version.revision)
+
+    def without_trial(self) -> _Pass:
+        """Nothing on trial any more; the facts as they are if nothing was."""
+        return (
+            self if self.facts.candidate is None else self.with_facts(facts.withdrawn(self.facts))
+        )
+
+    def with_facts(self, new: ModelRolloutStatus, *notes: Note) -> _Pass:
+        return replace(self, facts=new, notes=(*self.notes, *notes))
+
+
+def decide(rollout: Rollout, seen: Observation) -> Plan:
+    """What should be true next."""
+    if rollout.is_deleting:
+        return _restore(rollout, seen)
+    if rollout.spec is None:
+        return _not_understood(rollout, seen)
+    here = _Pass(
+        rollout=rollout,
+        spec=rollout.spec,
+        seen=seen,
+        steps=steps_of(rollout.spec.strategy),
+        facts=facts.with_first_stable(rollout.status, rollout.spec),
+    )
+    return _wanted(_stable_seen(_route_seen(_obey(here))))
+
+
+# --- before the trial ---------------------------------------------------------------------
+
+
+def _restore(rollout: Rollout, seen: Observation) -> Plan:
+    """Deletion: all traffic to stable, wait until the gateway has it, then let go."""
+    new = facts.withdrawn(rollout.status)
+    port = rollout.spec.port if rollout.spec else 0
+    traffic = traffic_of(new, port) if port else None
+    problem = seen.route.problem
+    is_same = traffic == traffic_of(rollout.status, port)
+    # The gateway need not confirm it: an absent one must not keep the object for ever.
+    is_done = traffic is None or problem is not None or (seen.route.in_sync and is_same)
+    notes: tuple[Note, ...] = ()
+    if (
+        rollout.has_finalizer
+        and problem is not None
+        and problem.reason is not Reason.ROUTE_NOT_FOUND
+    ):
+        message = f"deleted without restoring the route: {problem.message}"
+        notes = (Note(severity=Severity.WARNING, reason="RouteNotRestored", message=message),)
+    return Plan(
+        status=new,
+        traffic=None if problem else traffic,
+        finalizer=rollout.has_finalizer and not is_done,
+        look_again_seconds=None if is_done else SOON_SECONDS,
+        notes=notes,
+    )
+
+
+def _not_understood(rollout: Rollout, seen: Observation) -> Plan:
+    """No traffic moves on a spec that was not understood."""
+    outcome = Outcome(
+        state=machine.State.STALLED,
+        reason=Reason.INVALID_SPEC,
+        message=f"the spec is not understood: {rollout.spec_error}",
+        is_accepted=False,
+    )
+    return Plan(
+        status=status.described(rollout, seen, rollout.status, outcome, is_settled=False),
+        traffic=None,
+        finalizer=rollout.has_finalizer,
+        look_again_seconds=None,
+    )
+
+
+def _obey(here: _Pass) -> _Pass:
+    if here.rollout.command is None:
+        return here
+    new, note = commands.obeyed(
+        here.rollout.command, here.facts, here.seen.candidate, here.step, here.now
+    )
+    return here.with_facts(new, note)
+
+
+def _route_seen(here: _Pass) -> _Pass:
+    """Note what the gateway has accepted, and tell when somebody else edited the route."""
+    weight = here.facts.weight
+    if here.is_settled:
+        accepted: int | None = weight.wanted
+    else:
+        accepted = None if not here.seen.route.in_sync else weight.accepted
+    new = here.facts.model_copy(update={"weight": weight.model_copy(update={"accepted": accepted})})
+    was_in_force = here.rollout.status.weight.accepted == here.rollout.status.weight.wanted
+    if here.seen.route.problem or here.seen.route.in_sync or not was_in_force:
+        return here.with_facts(new)
+    message = "the route was edited by somebody else; its weights are put back"
+    return here.with_facts(new, Note(severity=Severity.WARNING, reason="Drift", message=message))
+
+
+def _stable_seen(here: _Pass) -> _Pass:
+    """Keep stable's revision current: a change of stable in place is adopted, and said."""
+    stable, known = here.seen.stable, here.facts.stable
+    if stable is None or known is None or stable.version == known:
+        return here
+    if stable.version.deployment != known.deployment:
+        # A command of this very pass made another version stable.
+        return here
+    new = here.facts.model_copy(update={"stable": stable.version})
+    if stable.version.service != known.service:
+        new = new.model_copy(update={"retired": facts.with_retired(new, known)})
+    if not known.revision or stable.version.revision == known.revision:
+        return here.with_facts(new)
+    message = (
+        f"Deployment {known.deployment} is stable and was changed in place: its users have the "
+        "change already, nothing could be compared. Give a change a Deployment of its own."
+    )
+    new = facts.recorded(new, "ChangedInPlace", stable.version, message, here.now)
+    note = Note(severity=Severity.WARNING, reason="ChangedInPlace", message=message)
+    return here.with_facts(new, note)
+
+
+def _wanted(here: _Pass) -> Plan:
+    """The wanted version is on trial, decided already, or new."""
+    if here.seen.problem is not None:
+        return _cannot(here)
+    assert here.seen.candidate is not None
+    wanted, known = here.seen.candidate.version, here.facts
+    lost, stable = known.rejected, known.stable
+    if lost is not None and here.is_rejected:
+        return _rolled_back(here, lost)
+    if stable is not None and stable.deployment == wanted.deployment:
+        return _promoted(here)
+    if known.candidate is None or known.candidate != wanted:
+        return _begin(here, here.seen.candidate)
+    return _trial(here)
+
+
+def _cannot(here: _Pass) -> Plan:
+    """What the spec names is missing or unfit: hold, unless the candidate is gone or fails."""
+    problem = here.seen.problem
+    assert problem is not None
+    trial, candidate = here.facts.candidate, here.seen.candidate
+    if trial is not None and here.facts.weight.wanted > 0:
+        # A name that was mistyped in the spec is no news of the candidate on trial.
+        is_gone = problem.reason is Reason.CANDIDATE_NOT_FOUND
+        if is_gone and here.spec.candidate.deployment == trial.deployment:
+            return _roll_back(here, Reason.CANDIDATE_NOT_READY, problem.message)
+        if candidate is not None and candidate.version == trial and candidate.endpoints == 0:
+            return _roll_back(here, Reason.CANDIDATE_NOT_READY, _nobody_answers(candidate))
+        here, judgement = _judged(here)
+        if judgement is not None and judgement.verdict is Verdict.FAIL:
+            said = judgement.says(*judgement.culprits)
+            return _roll_back(here, Reason.GUARDRAIL_BREACHED, said, judgement)
+    outcome = Outcome(
+        state=machine.State.STALLED,
+        reason=problem.reason,
+        message=problem.message,
+        is_accepted=False,
+    )
+    return _plan(here, outcome, look_again=WAIT_SECONDS)
+
+
+def _rolled_back(here: _Pass, lost: api.Rejection) -> Plan:
+    here = here.without_trial()
+    is_aborted = lost.cause == Reason.ABORTED
+    outcome = Outcome(
+        state=_state(here),
+        reason=Reason.ABORTED if is_aborted else Reason.ROLLED_BACK,
+        message=lost.message,
+        healthy=_health_of(lost.cause),
+    )
+    return _plan(here, outcome, look_again=None)
+
+
+def _promoted(here: _Pass) -> Plan:
+    here = here.without_trial()
+    assert here.facts.stable is not None
+    message = f"{here.facts.stable.deployment} is stable and has all traffic"
+    outcome = Outcome(state=_state(here), reason=Reason.PROMOTED, message=message)
+    return _plan(here, outcome, look_again=None)
+
+
+def _begin(here: _Pass, candidate: Workload) -> Plan:
+    old, new = here.facts.candidate, candidate.version
+    what = "Started" if old is None else "Restarted"
+    instead = "" if old is None else f" instead of {old.deployment} ({old.revision})"
+    message = f"rollout of {new.deployment} ({new.revision}){instead}"
+    begun = facts.on_trial(here.facts, new, len(here.steps))
+    begun = facts.recorded(begun, what, new, message, here.now)
+    note = Note(severity=Severity.NORMAL, reason=what, message=message)
+    here = here.with_facts(begun, note)
+    outcome = Outcome(
+        state=_state(here),
+        reason=Reason.PREPARING if old is None else Reason.RESTARTED,
+        message=message,
+        healthy=_health(here, Reason.PREPARING, None),
+    )
+    return _plan(here, outcome, look_again=SOON_SECONDS)
+
+
+# --- the trial ----------------------------------------------------------------------------
+
+
+def _trial(here: _Pass) -> Plan:  # noqa: PLR0911  # one return per outcome
+    """The wanted version is on trial: judge, then the guards, worst news first."""
+    candidate = here.seen.candidate
+    assert candidate is not None
+    here, judgement = _judged(here)
+    if judgement is not None and judgement.verdict is Verdict.FAIL:
+        said = judgement.says(*judgement.culprits)
+        return _roll_back(here, Reason.GUARDRAIL_BREACHED, said, judgement)
+    if here.facts.weight.wanted > 0 and candidate.endpoints == 0:
+        return _roll_back(here, Reason.CANDIDATE_NOT_READY, _nobody_answers(candidate), judgement)
+    if here.facts.step is None:
+        return _prepare(here, candidate)
+    if here.facts.step_start_time is None:
+        return _enter(here)
+    if here.spec.paused and here.facts.pause is None:
+        # The deadline waits as long: to unpause is to go on, not to be too late.
+        here = here.with_facts(facts.resumed(here.facts, here.step, here.now))
+    if here.facts.pause is not None or here.spec.paused:
+        return _hold(here, Reason.PAUSED, _pause_message(here), judgement)
+    if not here.is_settled:
+        return _hold(here, Reason.WAITING_FOR_ROUTE, here.seen.route.message, judgement)
+    if judgement is not None and judgement.blind:
+        return _blind(here, judgement)
+    if not candidate.is_ready:
+        return _hold(here, Reason.CANDIDATE_NOT_READY, _readiness(candidate), judgement)
+    return _climb(here, judgement)
+
+
+def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
+    """Count what was read, and weigh it."""
+    seen = here.seen
+    if not seen.measures and not seen.levels:
+        return here, None
+    collected = {}
+    for measure in seen.measures:
+        start = facts.as_seconds(here.facts.step_start_time or facts.as_time(here.now))
+        checkpoint = analysis.resumed(measure, here.facts.checkpoint, start)
+        if measure.name in seen.histograms:
+            histogram = seen.histograms[measure.name]
+            width = here.spec.analysis.interval_seconds
+            watermark = _boundary(start, width, histogram.until)
+            checkpoint = analysis.choose(measure, checkpoint, histogram, watermark)
+        if measure.name in seen.readings:
+            checkpoint = analysis.collect(measure, checkpoint, seen.readings[measure.name])
+        collected[measure.name] = checkpoint
+    before = {each.name: each for each in here.facts.checkpoint}
+    for guardrail in here.spec.analysis.guardrails:
+        if guardrail.limit is not None:
+            collected[guardrail.name] = analysis.track_limit(
+                guardrail, before.get(guardrail.name), seen.levels.get(guardrail.name), here.now
+            )
+    judgement = analysis.judge(
+        here.spec.analysis, seen.measures, collected, seen.readings, seen.levels, here.now
+    )
+    new = here.facts.model_copy(
+        update={
+            "checkpoint": tuple(collected.values()),
+            "guardrails": judgement.guardrails,
+            "verdict": judgement.verdict,
+            "requests": judgement.requests,
+        }
+    )
+    if not judgement.blind:
+        new = new.model_copy(update={"no_data_since_time": None})
+    return here.with_facts(new), judgement
+
+
+def _boundary(start: float, width: float, time: float) -> float:
+    """The first edge of the grid that is not before a time."""
+    return start + width * max(0, math.ceil((time - start) / width - 1e-6))
+
+
+def _roll_back(
+    here: _Pass, reason: Reason, message: str, judgement: Judgement | None = None
+) -> Plan:
+    lost = here.facts.candidate
+    assert lost is not None
+    where = "before the first step" if here.step is None else f"at {here.facts.weight.wanted} %"
+    sentence = f"{lost.deployment} was rolled back {where}: {message}"
+    new = facts.rejected(here.facts, reason, sentence, here.now)
+    note = Note(severity=Severity.WARNING, reason="RolledBack", message=sentence)
+    here = here.with_facts(new, note)
+    outcome = Outcome(
+        state=machine.State.ROLLING_BACK,
+        reason=Reason.ROLLING_BACK,
+        message=sentence,
+        healthy=_health_of(reason),
+        verdict=judgement.verdict if judgement else None,
+    )
+    return _plan(here, outcome, look_again=SOON_SECONDS)
+
+
+def _health_of(cause: str) -> Reason:
+    known = {Reason.GUARDRAIL_BREACHED, Reason.CANDIDATE_NOT_READY, Reason.METRICS_UNAVAILABLE}
+    return Reason(cause) if cause in known else Reason.NOTHING_ON_TRIAL
+
+
+def _prepare(here: _Pass, candidate: Workload) -> Plan:
+    """No traffic before every pod is ready, and not before the route is at rest."""
+    if here.facts.pause is not None or here.spec.paused:
+        return _hold(here, Reason.PAUSED, _pause_message(here), None)
+    if not candidate.is_ready:
+        outcome = Outcome(
+            state=machine.State.STALLED if candidate.stuck else _state(here),
+            reason=Reason.CANDIDATE_NOT_READY if candidate.stuck else Reason.PREPARING,
+            message=candidate.stuck or _readiness(candidate),
+            healthy=Reason.CANDIDATE_NOT_READY,
+        )
+        return _plan(here, outcome, look_again=WAIT_SECONDS)
+    if not here.is_settled:
+        waiting = here.seen.route.message or "waits until the route is at rest"
+        return _hold(here, Reason.WAITING_FOR_ROUTE, waiting, None)
+    return _step_to(here, 0)
+
+
+def _step_to(here: _Pass, index: int) -> Plan:
+    step = here.steps[index]
+    assert here.facts.candidate is not None
+    name = here.facts.candidate.deployment
+    if step.kind is StepKind.WEIGHT:
+        message = f"{step.weight} % of requests go to {name}"
+    else:
+        message = f"{step.kind} of {step.min_seconds} s at {step.weight} %"
+    message = f"step {index + 1} of {len(here.steps)}: {message}"
+    note = Note(severity=Severity.NORMAL, reason="StepStarted", message=message)
+    here = here.with_facts(facts.at_step(here.facts, index, step), note)
+    if here.is_settled:
+        return _enter(here)
+    return _hold(here, Reason.WAITING_FOR_ROUTE, message, None)
+
+
+def _enter(here: _Pass) -> Plan:
+    """The step begins when the gateway has its weight: time and evidence count from there."""
+    step = here.step
+    assert step is not None
+    if not here.is_settled:
+        waiting = here.seen.route.message or f"waits until the gateway has accepted {step.weight} %"
+        return _hold(here, Reason.WAITING_FOR_ROUTE, waiting, None)
+    here = here.with_facts(facts.started(here.facts, step, here.now))
+    return _hold(here, Reason.ANALYSING, f"{step.weight} % is in force", None)
+
+
+def _blind(here: _Pass, judgement: Judgement) -> Plan:
+    """Metrics of required guardrails are missing: hold, and after a while do as the policy says."""
+    since = here.facts.no_data_since_time or facts.as_time(here.now)
+    here = here.with_facts(here.facts.model_copy(update={"no_data_since_time": since}))
+    said = judgement.says(*judgement.blind)
+    patience = here.spec.analysis.no_data_timeout_seconds
+    is_over = here.now - facts.as_seconds(since) >= patience
+    policy = here.spec.analysis.on_no_data
+    if is_over and policy is api.OnNoData.ROLLBACK:
+        said = f"no metrics for {patience} s; {said}"
+        return _roll_back(here, Reason.METRICS_UNAVAILABLE, said, judgement)
+    if is_over and policy is api.OnNoData.PAUSE:
+        return _pause(here, "NoData", f"no metrics for {patience} s; {said}", judgement)
+    return _hold(here, Reason.METRICS_UNAVAILABLE, said, judgement)
+
+
+def _climb(here: _Pass, judgement: Judgement | None) -> Plan:
+    """Nothing speaks against the candidate: on, when the step's gate is met."""
+    step = here.step
+    assert step is not None
+    assert here.facts.step_start_time is not None
+    age = here.now - facts.as_seconds(here.facts.step_start_time)
+    if age < step.min_seconds:
+        said = f"{step.kind} at {step.weight} % for {step.min_seconds - age:.0f} s more"
+        is_bake = step.kind is StepKind.BAKE
+        reason = Reason.BAKING if is_bake else Reason.STEP_TOO_YOUNG
+        return _hold(here, reason, said, judgement, step.min_seconds - age)
+    if step.is_judged and not _gate_is_met(step, judgement):
+        return _wait_for_evidence(here, step, judgement)
+    if here.next_index < len(here.steps):
+        return _step_to(here, here.next_index)
+    return _promote(here, judgement)
+
+
+def _gate_is_met(step: Step, judgement: Judgement | None) -> bool:
+    if judgement is None or _has_too_few_requests(step, judgement):
+        return False
+    if step.gate is api.Gate.PASS:
+        return judgement.verdict is Verdict.PASS
+    return judgement.verdict in {Verdict.PASS, Verdict.INCONCLUSIVE}
+
+
+def _has_too_few_requests(step: Step, judgement: Judgement) -> bool:
+    """Where no guardrail counts requests, there are none to ask for."""
+    return judgement.requests is not None and judgement.requests < step.min_requests
+
+
+def _wait_for_evidence(here: _Pass, step: Step, judgement: Judgement | None) -> Plan:
+    """Not enough evidence: wait, until the deadline makes it a decision."""
+    deadline = here.facts.step_deadline_time
+    if judgement is None:
+        said = "waits for the first window of evidence"
+    elif _has_too_few_requests(step, judgement):
+        said = f"{judgement.requests:,} of {step.min_requests:,} requests; {judgement.says()}"
+    else:
+        open_ones = [e.name for e in judgement.guardrails if e.verdict is not Verdict.PASS]
+        said = judgement.says(*open_ones)
+    if deadline is None or here.now < facts.as_seconds(deadline):
+        return _hold(here, Reason.NOT_ENOUGH_EVIDENCE, said, judgement)
+    said = f"not decided in {step.max_seconds} s at {step.weight} %; {said}"
+    match here.spec.analysis.on_inconclusive:
+        case api.OnInconclusive.PAUSE:
+            return _pause(here, "Inconclusive", said, judgement)
+        case api.OnInconclusive.ROLLBACK:
+            return _roll_back(here, Reason.INCONCLUSIVE, said, judgement)
+        case api.OnInconclusive.PROMOTE:
+            return _step_to(here, here.next_index)
+
+
+def _pause(here: _Pass, cause: str, message: str, judgement: Judgement | None) -> Plan:
+    new = facts.paused(here.facts, cause, message, here.now)
+    note = Note(severity=Severity.WARNING, reason="Paused", message=message)
+    here = here.with_facts(new, note)
+    return _hold(here, Reason.PAUSED, _pause_message(here), judgement)
+
+
+def _pause_message(here: _Pass) -> str:
+    how = f"to go on: kubectl annotate modelrollout {here.rollout.name} {api.COMMAND}=resume"
+    if here.facts.pause is not None:
+        return f"{here.facts.pause.message}; {how}"
+    return "spec.paused is true; set it to false to go on"
+
+
+def _promote(here: _Pass, judgement: Judgement | None) -> Plan:
+    won = here.facts.candidate
+    assert won is not None
+    message = f"{won.deployment} ({won.revision}) has all traffic"
+    new = facts.promoted(here.facts, message, here.now)
+    here = here.with_facts(new, Note(severity=Severity.NORMAL, reason="Promoted", message=message))
+    outcome = Outcome(
+        state=_state(here),
+        reason=Reason.PROMOTED,
+        message=message,
+        verdict=judgement.verdict if judgement else None,
+    )
+    return _plan(here, outcome, look_again=SOON_SECONDS)
+
+
+# --- outcomes -----------------------------------------------------------------------------
+
+
+def _nobody_answers(candidate: Workload) -> str:
+    return f"no pod of {candidate.version.deployment} is ready while users are sent to it"
+
+
+def _readiness(candidate: Workload) -> str:
+    name = candidate.version.deployment
+    if candidate.desired == 0:
+        return f"Deployment {name} is scaled to 0"
+    if candidate.available >= candidate.desired:
+        return f"Service {candidate.version.service} has no ready endpoint for {name}"
+    return f"{candidate.available} of {candidate.desired} pods of {name} are ready"
+
+
+def _state(here: _Pass) -> machine.State:
+    return machine.state_of(
+        here.facts, here.steps, is_settled=here.is_settled, is_rejected=here.is_rejected
+    )
+
+
+def _hold(
+    here: _Pass,
+    reason: Reason,
+    message: str,
+    judgement: Judgement | None,
+    at_most: float | None = None,
+) -> Plan:
+    """Stay where we are, and look again when the next window of evidence can be there."""
+    is_paused = reason is Reason.PAUSED
+    outcome = Outcome(
+        state=machine.State.PAUSED if is_paused else _state(here),
+        reason=reason,
+        message=message,
+        healthy=_health(here, reason, judgement),
+        verdict=judgement.verdict if judgement else None,
+    )
+    return _plan(here, outcome, look_again=_next_look(here, at_most))
+
+
+def _health(here: _Pass, reason: Reason, judgement: Judgement | None) -> Reason:
+    candidate = here.seen.candidate
+    if candidate is not None and not candidate.is_ready:
+        return Reason.CANDIDATE_NOT_READY
+    if reason is Reason.METRICS_UNAVAILABLE:
+        return reason
+    if judgement is None:
+        return Reason.NOT_ENOUGH_EVIDENCE
+    return {
+        Verdict.PASS: Reason.GUARDRAILS_HOLD,
+        Verdict.FAIL: Reason.GUARDRAIL_BREACHED,
+        Verdict.INCONCLUSIVE: Reason.NOT_ENOUGH_EVIDENCE,
+        Verdict.NO_DATA: Reason.METRICS_UNAVAILABLE,
+    }[judgement.verdict]
+
+
+def _next_look(here: _Pass, at_most: float | None) -> float:
+    """Right after the next window can be complete; at once while the route is on its way."""
+    if not here.is_settled:
+        return SOON_SECONDS
+    if here.facts.step is None or here.facts.step_start_time is None:
+        return WAIT_SECONDS
+    interval = here.spec.analysis.interval_seconds
+    start = facts.as_seconds(here.facts.step_start_time)
+    due = min(
+        (each.watermark + interval for each in here.facts.checkpoint if each.key != "limit"),
+        default=start + interval,
+    )
+    wait = due + SETTLE_SECONDS - here.now
+    if wait < -WAIT_SECONDS:
+        # Long overdue: the metrics are away, and asking more often does not bring them back.
+        wait = WAIT_SECONDS
+    limit = min(interval + SETTLE_SECONDS, math.inf if at_most is None else at_most)
+    return max(min(wait, limit), SOON_SECONDS)
+
+
+def _plan(here: _Pass, outcome: Outcome, *, look_again: float | None) -> Plan:
+    traffic = traffic_of(here.facts, here.spec.port)
+    is_away = traffic is not None and not traffic.is_rest
+    stable = here.seen.stable
+    has_stable = stable is not None and stable.endpoints > 0
+    if here.seen.route.problem is not None or not (has_stable or here.is_settled):
+        # No write: the route cannot be edited, or it would send users where nobody answers.
+        traffic, look_again = None, WAIT_SECONDS
+    elif not here.is_settled:
+        look_again = SOON_SECONDS if look_again is None else min(look_again, SOON_SECONDS)
+    return Plan(
+        status=status.described(
+            here.rollout, here.seen, here.facts, outcome, is_settled=here.is_settled
+        ),
+        traffic=traffic,
+        finalizer=is_away or (here.rollout.has_finalizer and not here.is_settled),
+        look_again_seconds=look_again,
+        command_done=here.rollout.command is not None,
+        services=here.seen.missing_services,
+        notes=here.notes,
+    )

@@ -1,0 +1,119 @@
+"""A guardrail as something to measure: which counters, which bounds, which evidence to resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+
+from modelrollout.api import presets
+from modelrollout.api import v1alpha1 as api
+from modelrollout.core.evidence import Kind, Matcher, Measure, Query, Selector, Split
+from modelrollout.core.observation import Workload
+from modelrollout.stats.counts import Bound
+
+METHOD = "counts/1"
+"""Names the mathematics of a checkpoint. Evidence of another method is not carried on."""
+
+
+def measures_of(
+    analysis: api.Analysis,
+    namespace: str,
+    stable: Workload,
+    candidate: Workload,
+    route_split: Split | None,
+) -> tuple[Measure, ...]:
+    """The guardrails that compare the versions; limits are not among them."""
+    expanded = [presets.expanded(each) for each in analysis.guardrails if each.limit is None]
+    return tuple(
+        _measure(each, _split(each, namespace, stable, candidate, route_split)) for each in expanded
+    )
+
+
+def _measure(guardrail: api.Guardrail, split: Split) -> Measure:
+    assert guardrail.tolerance is not None
+    assert guardrail.margin is not None
+    kind, events, total, limits = _counted(guardrail)
+    return Measure(
+        name=guardrail.name,
+        query=Query(
+            name=guardrail.name,
+            kind=kind,
+            events=events,
+            total=total,
+            stable=split.stable,
+            candidate=split.candidate,
+        ),
+        tolerance=Bound(*guardrail.tolerance.numbers()),
+        margin=Bound(*guardrail.margin.numbers()),
+        lower_is_worse=guardrail.direction is api.Direction.LOWER,
+        required=guardrail.required,
+        limits=limits,
+        key=_key(guardrail),
+    )
+
+
+def _counted(
+    guardrail: api.Guardrail,
+) -> tuple[Kind, Selector, Selector | None, tuple[float, ...]]:
+    if guardrail.proportion is not None:
+        given = guardrail.proportion
+        return Kind.PROPORTION, _selector(given.events), _selector(given.total), ()
+    if guardrail.rate is not None:
+        return Kind.RATE, _selector(guardrail.rate.events), None, ()
+    assert guardrail.distribution is not None
+    limits = tuple(float(each) for each in guardrail.distribution.limits)
+    return Kind.DISTRIBUTION, _selector(guardrail.distribution.histogram), None, limits
+
+
+def _selector(given: api.MetricSelector) -> Selector:
+    return Selector(
+        metric=given.metric,
+        matchers=tuple(
+            Matcher(label=each.label, operator=each.operator, value=each.value)
+            for each in given.matchers
+        ),
+    )
+
+
+def _split(
+    guardrail: api.Guardrail,
+    namespace: str,
+    stable: Workload,
+    candidate: Workload,
+    route_split: Split | None,
+) -> Split:
+    if guardrail.preset in presets.SPLIT_BY_ROUTE and route_split is not None:
+        return route_split
+    if guardrail.version_label is not None:
+        return Split(
+            stable=_by_label(guardrail.version_label, namespace, stable),
+            candidate=_by_label(guardrail.version_label, namespace, candidate),
+        )
+    return Split(stable=_by_pod(namespace, stable), candidate=_by_pod(namespace, candidate))
+
+
+def _by_label(label: str, namespace: str, workload: Workload) -> tuple[Matcher, ...]:
+    version = workload.version
+    return (
+        Matcher(label="namespace", value=namespace),
+        Matcher(label=label, value=version.model_version or version.deployment),
+    )
+
+
+def _by_pod(namespace: str, workload: Workload) -> tuple[Matcher, ...]:
+    """Pods are named after their ReplicaSet, five characters added."""
+    names = "|".join(re.escape(each) for each in sorted(workload.replica_sets))
+    return (
+        Matcher(label="namespace", value=namespace),
+        Matcher(
+            label="pod", operator=api.LabelOperator.MATCHES, value=f"(?:{names})-[a-z0-9]{{5}}"
+        ),
+    )
+
+
+def _key(guardrail: api.Guardrail) -> str:
+    settings: Mapping[str, object] = guardrail.to_dict()
+    text = json.dumps([METHOD, settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

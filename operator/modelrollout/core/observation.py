@@ -1,0 +1,128 @@
+"""What one pass saw. Facts only: what they mean is for `decide`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from modelrollout.api.conditions import Reason
+from modelrollout.api.v1alpha1 import ModelRolloutSpec, ModelRolloutStatus, VersionStatus
+from modelrollout.core.evidence import Histogram, Measure, Reading
+
+
+class Verb(StrEnum):
+    """A command of the user's, given as an annotation."""
+
+    ABORT = "abort"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What the annotation asks for. An unknown word has no verb: it is reported and removed."""
+
+    text: str
+    by: str
+    verb: Verb | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why the spec cannot be carried out now."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A version's Deployment and Service as found."""
+
+    version: VersionStatus
+    desired: int
+    available: int
+    """Pods of the Deployment's present template that have been Ready for minReadySeconds."""
+    endpoints: int
+    """Ready endpoints behind the Service: the pods that can get traffic."""
+    replica_sets: tuple[str, ...]
+    stuck: str = ""
+    """Why the Deployment gave up making progress, in its own words."""
+
+    @property
+    def is_ready(self) -> bool:
+        """All wanted pods are available, and at least one is."""
+        return self.desired > 0 and self.available >= self.desired and self.endpoints > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The route against the traffic that status says was intended."""
+
+    in_sync: bool
+    """It says what was intended."""
+    accepted: bool
+    """The gateway has taken up its present generation."""
+    message: str = ""
+    problem: Problem | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """What was intended is in force."""
+        return self.in_sync and self.accepted and self.problem is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingService:
+    """A version's Service that is to be created in front of its Deployment."""
+
+    name: str
+    deployment: str
+    deployment_uid: str
+    selector: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A `limit` guardrail's value now; None when the expression has no result."""
+
+    value: float | None
+    blind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """The ModelRollout itself. A spec that cannot be parsed is None, with the sentence why."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: ModelRolloutSpec | None
+    spec_error: str
+    status: ModelRolloutStatus
+    has_finalizer: bool
+    is_deleting: bool
+    command: Command | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Everything else that this pass needed to know."""
+
+    now: float
+    """Unix seconds."""
+    problem: Problem | None = None
+    missing_services: tuple[MissingService, ...] = ()
+    """Services of the two versions that do not exist yet."""
+    stable: Workload | None = None
+    candidate: Workload | None = None
+    route: Route
+    measures: tuple[Measure, ...] = ()
+    """What was asked of the metrics; empty while no step is being judged."""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    levels: Mapping[str, Level] = field(default_factory=dict)

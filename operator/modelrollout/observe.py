@@ -1,0 +1,453 @@
+"""One Observation in: everything that a pass needs to know, asked of the world."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from modelrollout.adapters.cluster import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    REPLICA_SETS,
+    SERVICES,
+    Object,
+)
+from modelrollout.adapters.routers.gateway_api import View
+from modelrollout.api import v1alpha1 as api
+from modelrollout.api.conditions import Reason
+from modelrollout.core import analysis, facts
+from modelrollout.core.evidence import Grid, Histogram, Kind, Measure, Reading
+from modelrollout.core.measures import measures_of
+from modelrollout.core.observation import (
+    Command,
+    Level,
+    MissingService,
+    Observation,
+    Problem,
+    Rollout,
+    Route,
+    Verb,
+    Workload,
+)
+from modelrollout.core.plan import traffic_of
+from modelrollout.core.revision import revision_of, same_model
+from modelrollout.errors import MetricsUnavailable, NotFound, Refused
+from modelrollout.world import MetricSource, World
+
+
+def rollout_of(body: Object) -> Rollout:
+    """The object as read. What cannot be parsed becomes a sentence, never an exception."""
+    meta = body["metadata"]
+    annotations = meta.get("annotations") or {}
+    try:
+        spec, error = api.ModelRolloutSpec.model_validate(body.get("spec", {})), ""
+    except ValidationError as invalid:
+        spec, error = None, _sentence(invalid)
+    try:
+        status = api.ModelRolloutStatus.model_validate(body.get("status") or {})
+    except ValidationError as invalid:
+        # Nobody but an operator writes status. To go on from an empty one would forget who is
+        # stable: better that nothing moves until an operator that understands it is back.
+        name = f"{meta['namespace']}/{meta['name']}"
+        sentence = f"the status of {name} was written by another version of the operator"
+        raise Refused(f"{sentence}: {invalid.errors()[0]['msg']}") from invalid
+    return Rollout(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        generation=meta["generation"],
+        spec=spec,
+        spec_error=error,
+        status=status,
+        has_finalizer=api.FINALIZER in (meta.get("finalizers") or []),
+        is_deleting=bool(meta.get("deletionTimestamp")),
+        command=_command(annotations),
+    )
+
+
+def _sentence(invalid: ValidationError) -> str:
+    first = invalid.errors()[0]
+    where = ".".join(str(each) for each in first["loc"])
+    return f"spec.{where}: {first['msg']}" if where else f"spec: {first['msg']}"
+
+
+def _command(annotations: dict[str, str]) -> Command | None:
+    text = annotations.get(api.COMMAND)
+    if text is None:
+        return None
+    verb = Verb(text) if text in set(Verb) else None
+    return Command(text=text[:64], by=annotations.get(api.COMMAND_BY, "")[:256], verb=verb)
+
+
+BEFORE_SECONDS = 60.0
+"""How far back stable's answers tell where its quantiles lie now."""
+METRICS_SECONDS = 10.0
+"""All the time that a pass has for its metrics, however many guardrails there are."""
+LATE = f"Prometheus did not answer within {METRICS_SECONDS:g} s."
+
+
+async def observe(rollout: Rollout, world: World) -> Observation:
+    """Ask the cluster and the route, and the metrics if a step is being judged."""
+    now = world.clock()
+    if rollout.spec is None:
+        return Observation(now=now, route=Route(in_sync=False, accepted=False))
+    known = facts.with_first_stable(rollout.status, rollout.spec)
+    traffic = traffic_of(known, rollout.spec.port)
+    assert traffic is not None
+    view = await world.router.observe(rollout, traffic)
+    if rollout.is_deleting:
+        return Observation(now=now, route=view.route)
+    stable, candidate = await asyncio.gather(
+        _find(_stable(rollout.spec, known), rollout, world),
+        _find(_candidate(rollout.spec), rollout, world),
+    )
+    problem = _problem(rollout.spec, stable, candidate, world) or view.route.problem
+    seen = Observation(
+        now=now,
+        problem=problem,
+        missing_services=tuple(
+            each.missing_service for each in (stable, candidate) if each.missing_service
+        ),
+        stable=stable.workload,
+        candidate=candidate.workload,
+        route=view.route,
+    )
+    return await _with_metrics(rollout, known, seen, view, world)
+
+
+# --- the two versions ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A version to look for."""
+
+    role: str
+    deployment: str
+    service: str
+    model_version: str | None
+    model: api.ModelIdentity | None
+    known_revision: str | None
+    """Of a stable version that was promoted: its model's identity is only in there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What there is of it."""
+
+    wanted: _Wanted
+    workload: Workload | None = None
+    problem: Problem | None = None
+    labels: dict[str, str]
+    """Of the pods."""
+    selectors: tuple[dict[str, str], ...] = ()
+    """Of Deployment and Service."""
+    missing_service: MissingService | None = None
+
+
+def _candidate(spec: api.ModelRolloutSpec) -> _Wanted:
+    model = spec.candidate.model
+    return _Wanted(
+        role="candidate",
+        deployment=spec.candidate.deployment,
+        service=api.service_of(spec.candidate),
+        model_version=model.version if model else None,
+        model=model,
+        known_revision=None,
+    )
+
+
+def _stable(spec: api.ModelRolloutSpec, known: api.ModelRolloutStatus) -> _Wanted:
+    stable = known.stable
+    assert stable is not None
+    if stable.deployment == spec.candidate.deployment:
+        return _candidate(spec)
+    is_given = stable.deployment == spec.stable.deployment and not stable.revision
+    return _Wanted(
+        role="stable",
+        deployment=stable.deployment,
+        service=stable.service,
+        model_version=stable.model_version,
+        model=spec.stable.model if is_given else None,
+        known_revision=stable.revision or None,
+    )
+
+
+async def _find(wanted: _Wanted, rollout: Rollout, world: World) -> _Found:
+    try:
+        deployment = await world.cluster.get(DEPLOYMENTS, rollout.namespace, wanted.deployment)
+    except NotFound:
+        is_candidate = wanted.role == "candidate"
+        reason = Reason.CANDIDATE_NOT_FOUND if is_candidate else Reason.STABLE_NOT_FOUND
+        message = f"Deployment {wanted.deployment} ({wanted.role}) does not exist: create it"
+        return _Found(wanted=wanted, problem=Problem(reason=reason, message=message), labels={})
+    labels = deployment["spec"]["template"]["metadata"].get("labels") or {}
+    selector = deployment["spec"]["selector"]
+    replica_sets, endpoints, service = await asyncio.gather(
+        _replica_sets(deployment, world),
+        _ready_endpoints(rollout.namespace, wanted.service, world),
+        _service(rollout.namespace, wanted.service, world),
+    )
+    missing = None if service else _missing_service(deployment, wanted)
+    problem = _service_problem(wanted, service, missing, labels, rollout)
+    by_service = (service or {}).get("spec", {}).get("selector") or {}
+    return _Found(
+        wanted=wanted,
+        workload=_workload(deployment, wanted, replica_sets, endpoints),
+        problem=problem,
+        labels=labels,
+        selectors=tuple(each for each in (selector.get("matchLabels"), by_service) if each),
+        missing_service=missing,
+    )
+
+
+def _workload(
+    deployment: Object, wanted: _Wanted, replica_sets: tuple[str, ...], endpoints: int
+) -> Workload:
+    status = deployment.get("status", {})
+    is_current = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+    template = deployment["spec"]["template"]
+    if wanted.known_revision is not None:
+        revision = same_model(template, wanted.known_revision)
+    else:
+        revision = revision_of(template, wanted.model)
+    counted = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
+    return Workload(
+        version=api.VersionStatus(
+            deployment=wanted.deployment,
+            service=wanted.service,
+            revision=revision,
+            model_version=wanted.model_version,
+        ),
+        desired=deployment["spec"].get("replicas", 1),
+        available=counted if is_current else 0,
+        endpoints=endpoints,
+        replica_sets=replica_sets,
+        stuck=_stuck(deployment) if is_current else "",
+    )
+
+
+def _stuck(deployment: Object) -> str:
+    for each in deployment.get("status", {}).get("conditions", []):
+        if each["type"] == "Progressing" and each.get("reason") == "ProgressDeadlineExceeded":
+            name = deployment["metadata"]["name"]
+            return f"Deployment {name} does not become ready: {each.get('message', '')}"
+    return ""
+
+
+async def _replica_sets(deployment: Object, world: World) -> tuple[str, ...]:
+    meta = deployment["metadata"]
+    found = await world.cluster.list(REPLICA_SETS, meta["namespace"], _selector_text(deployment))
+    return tuple(
+        sorted(
+            each["metadata"]["name"]
+            for each in found
+            if any(
+                owner["uid"] == meta["uid"] for owner in each["metadata"].get("ownerReferences", [])
+            )
+        )
+    )
+
+
+def _selector_text(deployment: Object) -> str:
+    labels = deployment["spec"]["selector"].get("matchLabels") or {}
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+async def _ready_endpoints(namespace: str, service: str, world: World) -> int:
+    slices = await world.cluster.list(
+        ENDPOINT_SLICES, namespace, f"kubernetes.io/service-name={service}"
+    )
+    return sum(
+        1
+        for each in slices
+        for endpoint in each.get("endpoints") or []
+        if endpoint.get("conditions", {}).get("ready", True)
+    )
+
+
+async def _service(namespace: str, name: str, world: World) -> Object | None:
+    try:
+        return await world.cluster.get(SERVICES, namespace, name)
+    except NotFound:
+        return None
+
+
+def _missing_service(deployment: Object, wanted: _Wanted) -> MissingService | None:
+    """None when the Deployment's selector cannot be a Service's: then the user must make one."""
+    selector = deployment["spec"]["selector"]
+    if selector.get("matchExpressions") or not selector.get("matchLabels"):
+        return None
+    return MissingService(
+        name=wanted.service,
+        deployment=wanted.deployment,
+        deployment_uid=deployment["metadata"]["uid"],
+        selector=tuple(sorted(selector["matchLabels"].items())),
+    )
+
+
+def _service_problem(
+    wanted: _Wanted,
+    service: Object | None,
+    missing: MissingService | None,
+    labels: dict[str, str],
+    rollout: Rollout,
+) -> Problem | None:
+    name, role = wanted.service, wanted.role
+    assert rollout.spec is not None
+    message = ""
+    if service is None:
+        if missing is None:
+            message = (
+                f"Service {name} ({role}) does not exist and cannot be made from the selector of "
+                f"Deployment {wanted.deployment}: create it"
+            )
+    elif not _selects(service["spec"].get("selector") or {}, labels):
+        message = (
+            f"Service {name} ({role}) does not select the pods of Deployment "
+            f"{wanted.deployment}: correct its selector, or name another one in {role}.service"
+        )
+    elif rollout.spec.port not in [each["port"] for each in service["spec"].get("ports", [])]:
+        message = f"Service {name} ({role}) has no port {rollout.spec.port}: correct spec.port"
+    return Problem(reason=Reason.SERVICE_MISMATCH, message=message) if message else None
+
+
+def _selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
+
+
+def _problem(
+    spec: api.ModelRolloutSpec, stable: _Found, candidate: _Found, world: World
+) -> Problem | None:
+    if spec.analysis.provider not in world.metrics:
+        known = ", ".join(sorted(world.metrics))
+        message = (
+            f"analysis.provider {spec.analysis.provider!r} is not configured; there is {known}"
+        )
+        return Problem(reason=Reason.PROVIDER_NOT_FOUND, message=message)
+    return candidate.problem or stable.problem or _overlap(stable, candidate)
+
+
+def _overlap(stable: _Found, candidate: _Found) -> Problem | None:
+    """Pods that both versions select would answer for the wrong one."""
+    if stable.wanted.deployment == candidate.wanted.deployment:
+        return None
+    for one, other in ((stable, candidate), (candidate, stable)):
+        if any(_selects(each, other.labels) for each in one.selectors):
+            message = (
+                f"the selector of {one.wanted.role} ({one.wanted.deployment}) also selects the "
+                f"pods of {other.wanted.deployment}: give the versions labels that differ"
+            )
+            return Problem(reason=Reason.SELECTOR_OVERLAP, message=message)
+    return None
+
+
+# --- the metrics --------------------------------------------------------------------------
+
+
+async def _with_metrics(
+    rollout: Rollout,
+    known: api.ModelRolloutStatus,
+    seen: Observation,
+    view: View,
+    world: World,
+) -> Observation:
+    """The observation with what the metrics say, when the step in force is one to judge."""
+    spec = rollout.spec
+    assert spec is not None
+    source = world.metrics.get(spec.analysis.provider)
+    stable, candidate = seen.stable, seen.candidate
+    if source is None or stable is None or candidate is None:
+        return seen
+    if known.step_start_time is None or known.candidate != candidate.version:
+        return seen
+    if rollout.command is not None or candidate.endpoints == 0:
+        # What is to be done now does not wait for metrics.
+        return seen
+    levels = await _levels(rollout, source, seen.now)
+    if not 0 < known.weight.wanted < api.FULL_WEIGHT:
+        # One version has all requests: there is nothing to compare.
+        return replace(seen, levels=levels)
+    measures = measures_of(spec.analysis, rollout.namespace, stable, candidate, view.split)
+    start = facts.as_seconds(known.step_start_time)
+    width = float(spec.analysis.interval_seconds)
+    checkpoints = [analysis.resumed(each, known.checkpoint, start) for each in measures]
+    answers = await asyncio.gather(
+        *(
+            _ask(
+                measure,
+                checkpoint,
+                Grid(start=start, width=width, watermark=checkpoint.watermark),
+                source,
+                seen.now,
+            )
+            for measure, checkpoint in zip(measures, checkpoints, strict=True)
+        )
+    )
+    asked = dict(zip((each.name for each in measures), answers, strict=True))
+    return replace(
+        seen,
+        levels=levels,
+        measures=measures,
+        readings={name: reading for name, (reading, _) in asked.items()},
+        histograms={name: found for name, (_, found) in asked.items() if found is not None},
+    )
+
+
+async def _ask(
+    measure: Measure,
+    checkpoint: api.GuardrailCheckpoint,
+    grid: Grid,
+    source: MetricSource,
+    now: float,
+) -> tuple[Reading, Histogram | None]:
+    """One guardrail's windows, or, until a distribution has thresholds, stable's histogram."""
+    try:
+        async with asyncio.timeout(METRICS_SECONDS):
+            if measure.query.kind is Kind.DISTRIBUTION and not checkpoint.thresholds:
+                histogram = await _stable_histogram(measure, grid, source, now)
+                return Reading(watermark=grid.watermark), histogram
+            query = analysis.with_thresholds(measure.query, checkpoint)
+            return await source.read(query, grid, now), None
+    except (MetricsUnavailable, TimeoutError) as error:
+        return Reading(watermark=grid.watermark, blind=str(error) or LATE), None
+
+
+async def _stable_histogram(
+    measure: Measure, grid: Grid, source: MetricSource, now: float
+) -> Histogram:
+    """
+    What stable answered before the step, so that the step's own answers are all evidence.
+
+    Where that is too little (a route that has just been adopted), what it has answered since.
+    """
+    with contextlib.suppress(MetricsUnavailable):
+        start = grid.start - BEFORE_SECONDS
+        earlier = await source.histogram(measure.query, start, grid.start)
+        if analysis.is_enough(earlier):
+            return replace(earlier, until=grid.start)
+    return replace(await source.histogram(measure.query, grid.start, now), until=now)
+
+
+async def _levels(rollout: Rollout, source: MetricSource, now: float) -> dict[str, Level]:
+    assert rollout.spec is not None
+    limits = {
+        each.name: each.limit.query
+        for each in rollout.spec.analysis.guardrails
+        if each.limit is not None
+    }
+    levels = await asyncio.gather(
+        *(_level(query, rollout.namespace, source, now) for query in limits.values())
+    )
+    return dict(zip(limits, levels, strict=True))
+
+
+async def _level(query: str, namespace: str, source: MetricSource, now: float) -> Level:
+    try:
+        async with asyncio.timeout(METRICS_SECONDS):
+            return Level(value=await source.value(query, namespace, now))
+    except (MetricsUnavailable, TimeoutError) as error:
+        return Level(value=None, blind=str(error) or LATE)

@@ -1,0 +1,1 @@
+"""Mathematics of the decision: numbers in, numbers out; knows no Kubernetes word."""

@@ -1,0 +1,238 @@
+"""
+What a rollout will need: requests until a decision, chance of one, smallest effect that is seen.
+
+Everything is counted in requests of the candidate. The limit is what no method can beat; the
+rest is this engine's own evidence, as a random walk with the drift and variance of its bets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import log_ndtr, ndtr, rel_entr, softmax
+
+from modelrollout.stats.counts import Bound, log_harm_of, log_mixture_of, log_safety_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelrollout.stats.counts import Array
+
+_MOST_REQUESTS: Final = 1e12
+_LARGEST_RATIO: Final = 1e4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """
+    What is expected of the two versions: rates in [0, 1], and the candidate's share of requests.
+
+    `dispersion` is the factor by which events come in bursts and evidence is tempered. Raises
+    ValueError for a rate outside [0, 1], a weight outside (0, 1) and a dispersion below 1.
+    """
+
+    stable_rate: float
+    candidate_rate: float
+    weight: float
+    dispersion: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.stable_rate <= 1 and 0 <= self.candidate_rate <= 1):
+            raise ValueError(f"rates must lie in [0, 1]: {self.stable_rate}, {self.candidate_rate}")
+        if not 0 < self.weight < 1:
+            raise ValueError(f"the weight must lie between 0 and 1, not {self.weight}")
+        if not (math.isfinite(self.dispersion) and self.dispersion >= 1):
+            raise ValueError(f"dispersion must be a finite number >= 1, not {self.dispersion}")
+
+
+def expected_requests(requests_per_second: float, weight: float, seconds: float) -> float:
+    """Requests that the candidate gets in that time at that weight (a share, not per cent)."""
+    return requests_per_second * weight * seconds
+
+
+def information_limit(
+    outlook: Outlook, bound: Bound, alpha: float, *, lower_is_worse: bool = False
+) -> float:
+    """
+    Requests below which no test of level alpha decides on average, whichever side is true.
+
+    ln(1 / alpha) / I, with I the least Kullback-Leibler divergence per candidate request between
+    the outlook and any pair of rates on the bound (Wald's bound on the expected sample number;
+    Garivier and Kaufmann, COLT 2016, for several streams), for independent requests: a
+    dispersion is not looked at. Infinite when the outlook lies on the bound. Raises ValueError for an alpha outside (0, 1).
+    """
+    _check_probability(alpha, "alpha")
+    stable_per_request = (1 - outlook.weight) / outlook.weight
+
+    def divergence(base: float) -> float:
+        edge = _edge(base, bound, lower_is_worse=lower_is_worse)
+        if not 0 <= edge <= 1:
+            return math.inf
+        stable = stable_per_request * _kl(outlook.stable_rate, base)
+        return _kl(outlook.candidate_rate, edge) + stable
+
+    least = _least(divergence, outlook.stable_rate)
+    return math.log(1 / alpha) / least if least > 0 else math.inf
+
+
+def chance_to_decide(
+    outlook: Outlook, bound: Bound, alpha: float, requests: float, *, lower_is_worse: bool = False
+) -> float:
+    """
+    Chance that this engine has decided by so many candidate requests, about.
+
+    The side is that on which the outlook lies: harm when the candidate is beyond the bound,
+    safety when it is inside. The evidence is taken as a Brownian motion with the drift and the
+    variance of its grid points, weighted as they then contribute, and the chance is that of its
+    first passage (inverse Gaussian; Cox and Miller, The Theory of Stochastic Processes).
+    Windows are neglected: a decision waits for the end of its own. Raises ValueError for an
+    alpha outside (0, 1) and for less than 0 requests.
+    """
+    _check_probability(alpha, "alpha")
+    if not requests >= 0:
+        raise ValueError(f"requests must be >= 0, not {requests}")
+    drifts, spreads = _growth(outlook, bound, lower_is_worse=lower_is_worse)
+    return _first_passage(drifts, spreads, math.log(1 / alpha), requests)
+
+
+def needed_requests(
+    outlook: Outlook,
+    bound: Bound,
+    alpha: float,
+    *,
+    chance: float = 0.5,
+    lower_is_worse: bool = False,
+) -> float:
+    """
+    Candidate requests by which this engine has decided with the given chance (0.5: the median).
+
+    The inverse of `chance_to_decide`. Infinite when the evidence does not get there: an effect
+    too near to the bound, or rates of 0 with a bound that is only a ratio. Raises ValueError
+    for an alpha or a chance outside (0, 1).
+    """
+    _check_probability(alpha, "alpha")
+    _check_probability(chance, "chance")
+    drifts, spreads = _growth(outlook, bound, lower_is_worse=lower_is_worse)
+    threshold = math.log(1 / alpha)
+
+    def missing(log_requests: float) -> float:
+        return chance - _first_passage(drifts, spreads, threshold, math.exp(log_requests))
+
+    top = math.log(_MOST_REQUESTS)
+    return math.inf if missing(top) > 0 else math.exp(brentq(missing, 0.0, top, rtol=1e-6))
+
+
+def smallest_visible(
+    outlook: Outlook,
+    bound: Bound,
+    alpha: float,
+    requests: float,
+    *,
+    chance: float = 0.8,
+    lower_is_worse: bool = False,
+) -> float:
+    """
+    The candidate's rate nearest to the bound that is found harmful by so many of its requests.
+
+    Found means with the given chance; the outlook's own candidate rate is not used. NaN when even
+    the worst rate is not found. Raises ValueError as `chance_to_decide` and `needed_requests`.
+    """
+    _check_probability(chance, "chance")
+    edge = _edge(outlook.stable_rate, bound, lower_is_worse=lower_is_worse)
+    worst = 0.0 if lower_is_worse else 1.0
+    if not 0 < edge < 1:
+        return math.nan
+
+    def missing(rate: float) -> float:
+        at = replace(outlook, candidate_rate=rate)
+        reached = chance_to_decide(at, bound, alpha, requests, lower_is_worse=lower_is_worse)
+        return chance - reached
+
+    if missing(worst) > 0:
+        return math.nan
+    near = edge + 1e-6 * (worst - edge)
+    return near if missing(near) <= 0 else float(brentq(missing, near, worst, rtol=1e-6))
+
+
+def provable_ratio(
+    stable_rate: float, weight: float, alpha: float, requests: float, *, chance: float = 0.8
+) -> float:
+    """
+    The smallest ratio within which a candidate equal to stable is proved by so many requests.
+
+    What margin would do when the one asked for is too narrow for the traffic. Infinite when no
+    ratio up to 10,000 is (no events). Raises ValueError as `needed_requests`.
+    """
+    _check_probability(chance, "chance")
+    equal = Outlook(stable_rate=stable_rate, candidate_rate=stable_rate, weight=weight)
+
+    def missing(log_ratio: float) -> float:
+        return chance - chance_to_decide(equal, Bound(math.exp(log_ratio)), alpha, requests)
+
+    low, top = 1e-3, math.log(_LARGEST_RATIO)
+    if missing(top) > 0:
+        return math.inf
+    return math.exp(low if missing(low) <= 0 else brentq(missing, low, top, rtol=1e-6))
+
+
+def _growth(outlook: Outlook, bound: Bound, *, lower_is_worse: bool) -> tuple[Array, Array]:
+    """Mean and standard deviation of log e per candidate request, at each grid point."""
+    p_b, p_c = outlook.stable_rate, outlook.candidate_rate
+    edge = _edge(p_b, bound, lower_is_worse=lower_is_worse)
+    is_harm = p_c < edge if lower_is_worse else p_c > edge
+    evidence = log_harm_of if is_harm else log_safety_of
+    n_b = (1 - outlook.weight) / outlook.weight
+    counts = [[n_b, 0, 1, 0], [n_b, 1, 1, 0], [n_b, 0, 1, 1]]
+    idle, stable_event, candidate_event = evidence(counts, bound, lower_is_worse=lower_is_worse)
+    b, c = stable_event - idle, candidate_event - idle
+    drift = idle + n_b * p_b * b + p_c * c
+    variance = n_b * p_b * (1 - p_b) * b**2 + p_c * (1 - p_c) * c**2
+    # Bursts multiply the variance by the dispersion, tempering divides what is measured by it.
+    return drift / outlook.dispersion, np.sqrt(variance / outlook.dispersion)
+
+
+def _first_passage(drifts: Array, spreads: Array, threshold: float, requests: float) -> float:
+    """Chance that the mixture has reached the threshold by so many requests."""
+    if requests == 0:
+        return 0.0
+    shares = softmax(requests * drifts)
+    drift, spread = float(shares @ drifts), float(shares @ spreads)
+    mean = requests * drift
+    barrier = threshold + mean - float(log_mixture_of(requests * drifts))
+    scale = spread * math.sqrt(requests)
+    if scale == 0:
+        return float(mean >= barrier)
+    later = 2 * drift * barrier / spread**2 + float(log_ndtr(-(mean + barrier) / scale))
+    return min(1.0, float(ndtr((mean - barrier) / scale)) + math.exp(min(later, 0.0)))
+
+
+def _edge(base: float, bound: Bound, *, lower_is_worse: bool) -> float:
+    """The candidate's rate on the bound when stable's is `base`."""
+    if lower_is_worse:
+        return base / bound.ratio - bound.absolute
+    return bound.ratio * base + bound.absolute
+
+
+def _kl(p: float, q: float) -> float:
+    """Divergence of Bernoulli(p) from Bernoulli(q); infinite where q excludes what p allows."""
+    return float(rel_entr(p, q) + rel_entr(1 - p, 1 - q))
+
+
+def _least(function: Callable[[float], float], near: float) -> float:
+    """Least value over [0, 1]: a grid in log distance from both ends, refined at its minimum."""
+    ends = np.geomspace(1e-9, 0.5, 600)
+    grid = np.unique(np.concatenate([[0.0, near, 1.0], ends, 1 - ends]))
+    values = np.array([function(float(x)) for x in grid])
+    i = int(values.argmin())
+    around = (float(grid[max(i - 1, 0)]), float(grid[min(i + 1, len(grid) - 1)]))
+    refined = minimize_scalar(function, bounds=around, method="bounded", options={"xatol": 1e-12})
+    return float(min(values[i], refined.fun))
+
+
+def _check_probability(value: float, name: str) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, not {value}")

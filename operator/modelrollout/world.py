@@ -1,0 +1,71 @@
+"""The four collaborators of a pass. Tests and simulations bring their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from modelrollout.adapters.cluster import Object, Resource
+from modelrollout.adapters.routers.gateway_api import View
+from modelrollout.core.evidence import Grid, Histogram, Query, Reading
+from modelrollout.core.observation import Rollout
+from modelrollout.core.plan import Traffic
+
+
+class Cluster(Protocol):
+    """The Kubernetes API: see adapters/cluster.py."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object, or NotFound."""
+
+    async def list(
+        self, resource: Resource, namespace: str | None = None, selector: str = ""
+    ) -> list[Object]:
+        """All objects with the given labels."""
+
+    async def create(self, resource: Resource, namespace: str, body: Object) -> Object:
+        """A new object, or Conflict."""
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, operations: Sequence[Object]
+    ) -> Object:
+        """A JSON Patch, or Conflict."""
+
+    async def replace_status(self, resource: Resource, body: Object) -> Object:
+        """The status of an object as read, or Conflict."""
+
+
+class MetricSource(Protocol):
+    """Where counts come from: see adapters/prometheus.py. Every failure is MetricsUnavailable."""
+
+    async def read(self, query: Query, grid: Grid, now: float) -> Reading:
+        """The windows since the grid's watermark."""
+
+    async def histogram(self, query: Query, start: float, end: float) -> Histogram:
+        """Stable's histogram over a span, to choose thresholds from."""
+
+    async def value(self, expression: str, namespace: str, now: float) -> float | None:
+        """The one value of a PromQL expression."""
+
+
+class Router(Protocol):
+    """What moves traffic: see adapters/routers."""
+
+    async def observe(self, rollout: Rollout, traffic: Traffic) -> View:
+        """The route against the intended traffic."""
+
+    async def set_traffic(self, rollout: Rollout, traffic: Traffic) -> bool:
+        """Make the route say it; whether that took a write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything outside of a pass."""
+
+    cluster: Cluster
+    metrics: Mapping[str, MetricSource]
+    """By provider name."""
+    router: Router
+    clock: Callable[[], float]
+    """Unix seconds."""

@@ -1,0 +1,103 @@
+"""What must hold for any counts: order, splitting, monotony, finiteness."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelrollout.stats.counts import Bound, Sample, log_harm, log_mixture, log_safety
+
+ratios = st.one_of(st.floats(0.1, 10), st.floats(1e-6, 1e9))
+absolutes = st.sampled_from((0.0, 0.001, 0.05, 2.0))
+bounds = st.builds(Bound, ratios, absolutes)
+directions = st.booleans()
+exposures = st.one_of(st.just(0.0), st.floats(0.01, 1e7))
+
+
+@st.composite
+def samples(draw):
+    counts = []
+    for _ in range(2):
+        n = draw(exposures)
+        counts += [n, draw(st.floats(0, 1)) * n]
+    return Sample(*counts)
+
+
+@given(st.lists(samples(), max_size=5), bounds, directions, st.floats(1, 100))
+def test_evidence_is_finite_for_any_counts(windows, bound, lower, dispersion):
+    options = {"lower_is_worse": lower, "dispersion": dispersion}
+    for logs in (log_harm(windows, bound, **options), log_safety(windows, bound, **options)):
+        assert all(math.isfinite(x) for x in logs)
+
+
+@given(st.lists(samples(), max_size=6), bounds, directions, st.randoms(use_true_random=False))
+def test_the_order_of_windows_does_not_matter(windows, bound, lower, random):
+    shuffled = list(windows)
+    random.shuffle(shuffled)
+    for function in (log_harm, log_safety):
+        expected = function(windows, bound, lower_is_worse=lower)
+        assert function(shuffled, bound, lower_is_worse=lower) == pytest.approx(expected)
+
+
+parts_of_a_window = st.tuples(st.floats(0.05, 0.95), st.floats(0, 1), st.floats(0, 1))
+
+
+@given(samples(), bounds, directions, parts_of_a_window)
+def test_splitting_a_window_at_a_constant_ratio_changes_nothing(window, bound, lower, fractions):
+    """However the events fall into the parts."""
+    part, stable_part, candidate_part = fractions
+    first = Sample(
+        window.stable_n * part,
+        window.stable_k * stable_part,
+        window.candidate_n * part,
+        window.candidate_k * candidate_part,
+    )
+    second = Sample(
+        window.stable_n - first.stable_n,
+        window.stable_k - first.stable_k,
+        window.candidate_n - first.candidate_n,
+        window.candidate_k - first.candidate_k,
+    )
+    for function in (log_harm, log_safety):
+        whole = function([window], bound, lower_is_worse=lower)
+        parts = function([first, second], bound, lower_is_worse=lower)
+        scale = 1 + max(abs(x) for x in whole) + window.stable_k + window.candidate_k
+        assert np.abs(np.subtract(whole, parts)).max() <= 1e-7 * scale
+
+
+@given(samples(), bounds, st.floats(1, 50))
+def test_a_further_event_of_the_candidate_is_evidence_of_harm_and_against_safety(
+    window, bound, extra
+):
+    more = Sample(
+        window.stable_n, window.stable_k, max(window.candidate_n, 1), window.candidate_k + extra
+    )
+    less = Sample(more.stable_n, more.stable_k, more.candidate_n, window.candidate_k)
+    for lower in (False, True):
+        worse, better = (log_safety, log_harm) if lower else (log_harm, log_safety)
+        up = worse([more], bound, lower_is_worse=lower), worse([less], bound, lower_is_worse=lower)
+        assert all(x >= y for x, y in zip(*up, strict=True))
+        assert log_mixture(up[0]) >= log_mixture(up[1])
+        down = (
+            better([more], bound, lower_is_worse=lower),
+            better([less], bound, lower_is_worse=lower),
+        )
+        assert all(x <= y for x, y in zip(*down, strict=True))
+
+
+@given(samples(), ratios, st.floats(1, 5), directions)
+def test_a_more_generous_ratio_is_never_easier_to_break(window, ratio, factor, lower):
+    strict = log_harm([window], Bound(ratio), lower_is_worse=lower)
+    generous = log_harm([window], Bound(ratio * factor), lower_is_worse=lower)
+    scale = 1e-9 * (1 + window.stable_k + window.candidate_k)
+    assert all(x >= y - scale for x, y in zip(strict, generous, strict=True))
+
+
+@given(st.lists(samples(), min_size=2, max_size=6), bounds, st.integers(1, 5))
+def test_a_running_state_is_the_sum_over_its_windows(windows, bound, cut):
+    for function in (log_harm, log_safety):
+        whole = function(windows, bound)
+        head, tail = function(windows[:cut], bound), function(windows[cut:], bound)
+        assert [x + y for x, y in zip(head, tail, strict=True)] == pytest.approx(whole)

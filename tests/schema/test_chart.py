@@ -1,0 +1,425 @@
+"""The chart, rendered by the real helm: exactly the rights that are used, and nothing nonsensical."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modelrollout import __version__
+from modelrollout.adapters.cluster import LEASE_RBAC, RBAC
+from modelrollout.settings import Provider, Settings, from_environment
+
+CHART = Path(__file__).parents[2] / "charts" / "modelrollout"
+Manifest = dict[str, Any]
+Render = Callable[..., list[Manifest]]
+NAMESPACE = "modelrollout-system"
+VALUES: Manifest = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA: Manifest = json.loads((CHART / "values.schema.json").read_text())
+TWO = {"watchNamespaces": ["shop", "bank"]}
+MODES = {"the whole cluster": {}, "two namespaces": TWO}
+
+
+@pytest.fixture(scope="module")
+def render(helm) -> Render:
+    def rendered(values: Manifest | None = None, namespace: str = NAMESPACE) -> list[Manifest]:
+        command = ["template", "modelrollout", str(CHART), "--namespace", namespace]
+        done = helm(*command, "--values", "-", stdin=json.dumps(values or {}))
+        assert done.returncode == 0, done.stderr
+        return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+    return rendered
+
+
+def of_kind(objects: Iterable[Manifest], kind: str) -> list[Manifest]:
+    return [each for each in objects if each["kind"] == kind]
+
+
+def the(objects: Iterable[Manifest], kind: str) -> Manifest:
+    (found,) = of_kind(objects, kind)
+    return found
+
+
+def pod_of(objects: Iterable[Manifest]) -> Manifest:
+    pod: Manifest = the(objects, "Deployment")["spec"]["template"]
+    return pod
+
+
+def container_of(objects: Iterable[Manifest]) -> Manifest:
+    (container,) = pod_of(objects)["spec"]["containers"]
+    return container
+
+
+def verbs_of(role: Manifest) -> Mapping[tuple[str, str], frozenset[str]]:
+    verbs: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for rule in role["rules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                verbs[group, resource].update(rule["verbs"])
+    return {key: frozenset(value) for key, value in verbs.items()}
+
+
+def is_leader_role(role: Manifest) -> bool:
+    return ("coordination.k8s.io", "leases") in verbs_of(role)
+
+
+@pytest.mark.parametrize("values", MODES.values(), ids=MODES)
+def test_helm_finds_nothing_to_complain_about(values, helm):
+    done = helm("lint", "--strict", str(CHART), "--values", "-", stdin=json.dumps(values))
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_cluster_role_grants_exactly_what_is_called(render):
+    objects = render()
+
+    assert verbs_of(the(objects, "ClusterRole")) == RBAC
+    assert [is_leader_role(each) for each in of_kind(objects, "Role")] == [True]
+
+
+def test_with_namespaces_a_role_in_each_grants_exactly_what_is_called(render):
+    objects = render(TWO)
+    roles = [each for each in of_kind(objects, "Role") if not is_leader_role(each)]
+
+    assert {each["metadata"]["namespace"]: verbs_of(each) for each in roles} == {
+        "shop": RBAC,
+        "bank": RBAC,
+    }
+    assert of_kind(objects, "ClusterRole") + of_kind(objects, "ClusterRoleBinding") == []
+
+
+@pytest.mark.parametrize("values", MODES.values(), ids=MODES)
+def test_the_lease_is_granted_in_the_releases_namespace_and_by_name(values, render):
+    objects = render(values)
+    (role,) = [each for each in of_kind(objects, "Role") if is_leader_role(each)]
+    (name,) = [
+        each["value"]
+        for each in container_of(objects)["env"]
+        if each["name"] == "MODELROLLOUT_LEASE_NAME"
+    ]
+
+    assert verbs_of(role) == LEASE_RBAC
+    assert role["metadata"].get("namespace", NAMESPACE) == NAMESPACE
+    assert {tuple(each.get("resourceNames", ())): each["verbs"] for each in role["rules"]} == {
+        (): ["create"],
+        (name,): ["get", "update"],
+    }
+
+
+@pytest.mark.parametrize("values", MODES.values(), ids=MODES)
+def test_every_role_is_bound_to_the_account_of_the_pods(values, render):
+    objects = render(values)
+    account = pod_of(objects)["spec"]["serviceAccountName"]
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}
+
+    def address(kind: str, each: Manifest) -> tuple[str, str, str]:
+        return kind, each["metadata"].get("namespace", ""), each["metadata"]["name"]
+
+    bound = set()
+    for kind in ("Role", "ClusterRole"):
+        for binding in of_kind(objects, f"{kind}Binding"):
+            role = binding["roleRef"]
+            assert binding["subjects"] == [subject]
+            bound.add((role["kind"], binding["metadata"].get("namespace", ""), role["name"]))
+    roles = {
+        address(kind, each) for kind in ("Role", "ClusterRole") for each in of_kind(objects, kind)
+    }
+
+    assert bound == roles
+    assert the(objects, "ServiceAccount")["metadata"]["name"] == account
+
+
+def test_a_given_account_is_bound_and_not_made(render):
+    objects = render({"serviceAccount": {"create": False, "name": "mine"}})
+
+    assert of_kind(objects, "ServiceAccount") == []
+    assert pod_of(objects)["spec"]["serviceAccountName"] == "mine"
+    assert the(objects, "ClusterRoleBinding")["subjects"][0]["name"] == "mine"
+
+
+def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
+    providers = {
+        "default": None,
+        "plain": {"url": "http://prometheus:9090"},
+        "full": {
+            "url": "https://thanos.example",
+            "bearerTokenFile": "/etc/modelrollout/prometheus/token",
+            "caFile": "/etc/modelrollout/prometheus/ca.crt",
+            "headers": {"X-Scope-OrgID": "models"},
+            "timeoutSeconds": 2.5,
+        },
+    }
+    numbers = {"port": 9090, "workers": 4, "sweepSeconds": 60}
+
+    found = read(render(TWO | numbers | {"providers": providers}), tmp_path)
+
+    assert found == Settings(
+        providers={
+            "plain": Provider(url="http://prometheus:9090"),
+            "full": Provider(
+                url="https://thanos.example",
+                bearer_token_file="/etc/modelrollout/prometheus/token",  # noqa: S106  # a path
+                ca_file="/etc/modelrollout/prometheus/ca.crt",
+                headers={"X-Scope-OrgID": "models"},
+                timeout_seconds=2.5,
+            ),
+        },
+        namespaces=("shop", "bank"),
+        lease_name="modelrollout-operator",
+        lease_namespace="metadata.namespace",
+        identity="metadata.name",
+        port=9090,
+        workers=4,
+        sweep_seconds=60,
+    )
+
+
+def test_the_charts_defaults_are_the_operators(render, tmp_path):
+    path = tmp_path / "providers.yaml"
+    path.write_text(the(render(), "ConfigMap")["data"]["providers.yaml"])
+    identity = {"MODELROLLOUT_LEASE_NAMESPACE": "", "MODELROLLOUT_IDENTITY": ""}
+    bare = {"MODELROLLOUT_PROVIDERS": str(path)} | identity
+    given = environment_of(render()) | bare
+
+    assert from_environment(given) == from_environment(bare)
+
+
+def environment_of(objects: Iterable[Manifest]) -> dict[str, str]:
+    """The environment of the pod; a field of the pod stands for itself."""
+    return {
+        each["name"]: each["value"]
+        if "value" in each
+        else each["valueFrom"]["fieldRef"]["fieldPath"]
+        for each in container_of(objects)["env"]
+    }
+
+
+def read(objects: list[Manifest], folder: Any) -> Settings:
+    """The settings that the operator reads in the pod."""
+    environment = environment_of(objects)
+    container = container_of(objects)
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "providers"]
+    assert mount["mountPath"] == environment["MODELROLLOUT_PROVIDERS"]
+    (volume,) = [each for each in pod_of(objects)["spec"]["volumes"] if each["name"] == "providers"]
+    config = the(objects, "ConfigMap")
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
+    path = folder / mount["subPath"]
+    path.write_text(config["data"][mount["subPath"]])
+    return from_environment(environment | {"MODELROLLOUT_PROVIDERS": str(path)})
+
+
+def test_a_changed_provider_starts_the_pods_anew_and_nothing_else_does(render):
+    changed = {"providers": {"default": {"url": "http://other:9090"}}}
+
+    assert pod_of(render())["metadata"] != pod_of(render(changed))["metadata"]
+    assert pod_of(render())["metadata"] == pod_of(render({"replicas": 3}))["metadata"]
+
+
+def test_the_pod_can_do_nothing_that_it_need_not(render):
+    pod, container = pod_of(render())["spec"], container_of(render())
+
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"hostNetwork", "hostPID", "hostIPC"} & pod.keys() == set()
+    assert [each for each in pod["volumes"] if "configMap" not in each] == []
+    assert all(each["readOnly"] for each in container["volumeMounts"])
+
+
+def test_the_pod_is_probed_bounded_and_spread(render):
+    objects = render()
+    pod, container = pod_of(objects)["spec"], container_of(objects)
+    probes = {
+        name: container[name]["httpGet"]["path"]
+        for name in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+
+    assert the(objects, "Deployment")["spec"]["replicas"] == 2
+    assert container["args"] == ["operator"]
+    assert probes == {
+        "startupProbe": "/healthz",
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+    }
+    assert container["resources"]["limits"].keys() == {"memory"}
+    assert pod["terminationGracePeriodSeconds"] == 30
+    assert {each["tolerationSeconds"] for each in pod["tolerations"]} == {30}
+    assert pod["topologySpreadConstraints"][0]["topologyKey"] == "kubernetes.io/hostname"
+
+
+def test_what_selects_the_pods_selects_them(render):
+    objects = render({"podLabels": {"team": "models"}})
+    labels = pod_of(objects)["metadata"]["labels"].items()
+    deployment, budget = the(objects, "Deployment"), the(objects, "PodDisruptionBudget")
+    service = the(objects, "Service")
+    selectors = [
+        deployment["spec"]["selector"]["matchLabels"],
+        budget["spec"]["selector"]["matchLabels"],
+        service["spec"]["selector"],
+        *(
+            each["labelSelector"]["matchLabels"]
+            for each in pod_of(objects)["spec"]["topologySpreadConstraints"]
+        ),
+    ]
+
+    assert all(each.items() <= labels for each in selectors)
+    assert ("team", "models") in labels
+
+
+def test_metrics_are_served_at_the_port(render):
+    objects = render({"port": 9999})
+    (service_port,) = the(objects, "Service")["spec"]["ports"]
+    (container_port,) = container_of(objects)["ports"]
+
+    assert container_port == {"name": "http", "containerPort": 9999, "protocol": "TCP"}
+    assert (service_port["port"], service_port["targetPort"]) == (9999, "http")
+
+
+def test_a_single_replica_blocks_no_drain(render):
+    assert of_kind(render({"replicas": 1}), "PodDisruptionBudget") == []
+
+
+def test_the_image_is_the_charts_version_and_of_no_registry(render):
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
+    assert container_of(render())["image"] == f"modelrollout-operator:{__version__}"
+
+
+def test_a_digest_wins_over_a_tag(render):
+    digest = "sha256:" + "0" * 64
+    image = {"repository": "mine/operator", "tag": "1", "digest": digest}
+
+    assert container_of(render({"image": image}))["image"] == f"mine/operator@{digest}"
+
+
+def test_files_for_the_providers_can_be_mounted(render):
+    volume = {"name": "token", "secret": {"secretName": "prometheus"}}
+    mount = {"name": "token", "mountPath": "/etc/modelrollout/prometheus", "readOnly": True}
+    objects = render({"extraVolumes": [volume], "extraVolumeMounts": [mount]})
+
+    assert volume in pod_of(objects)["spec"]["volumes"]
+    assert mount in container_of(objects)["volumeMounts"]
+
+
+def test_names_stay_short_enough_for_a_service(helm):
+    done = helm("template", "r" * 53, str(CHART))
+    names = {each["metadata"]["name"] for each in yaml.safe_load_all(done.stdout) if each}
+
+    assert names
+    assert max(len(each) for each in names if ":" not in each) <= 63
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"replicaCount": 3}, "'replicaCount' not allowed"),
+        ({"replicas": 0}, "/replicas"),
+        ({"replicas": "two"}, "/replicas"),
+        ({"image": {"registry": "x"}}, "'registry' not allowed"),
+        ({"image": {"repository": ""}}, "/image/repository"),
+        ({"image": {"tag": "a b"}}, "/image/tag"),
+        ({"image": {"digest": "latest"}}, "/image/digest"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+        ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
+        ({"providers": {"default": None}}, "/providers"),
+        ({"providers": {"default": {"url": "prometheus:9090"}}}, "/providers/default/url"),
+        ({"providers": {"other": {}}}, "/providers/other"),
+        ({"providers": {"default": {"token": "s3cret"}}}, "'token' not allowed"),
+        ({"providers": {"default": {"caFile": "ca.crt"}}}, "/providers/default/caFile"),
+        ({"providers": {"default": {"timeoutSeconds": 0}}}, "/providers/default/timeoutSeconds"),
+        ({"providers": {"Default": {"url": "http://x"}}}, "Default"),
+        ({"watchNamespaces": "shop"}, "/watchNamespaces"),
+        ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces"),
+        ({"watchNamespaces": ["*"]}, "/watchNamespaces/0"),
+        ({"workers": 0}, "/workers"),
+        ({"sweepSeconds": 1}, "/sweepSeconds"),
+        ({"port": 80}, "/port"),
+        ({"resources": {"cpu": "1"}}, "'cpu' not allowed"),
+        ({"serviceAccount": {"create": "no"}}, "/serviceAccount/create"),
+        ({"podLabels": {"a": 1}}, "/podLabels/a"),
+        ({"extraVolumes": [{}]}, "/extraVolumes/0"),
+        ({"extraVolumeMounts": [{"name": "x"}]}, "/extraVolumeMounts/0"),
+    ],
+    ids=lambda it: it if isinstance(it, str) else json.dumps(it),
+)
+def test_nonsense_is_refused_by_the_name_of_its_field(values, says, helm):
+    done = helm("template", "x", str(CHART), "--values", "-", stdin=json.dumps(values))
+
+    assert done.returncode != 0
+    assert says in done.stderr
+
+
+def test_an_account_that_is_there_must_be_named(helm):
+    done = helm("template", "x", str(CHART), "--set", "serviceAccount.create=false")
+
+    assert "serviceAccount.name is needed when serviceAccount.create is false" in done.stderr
+
+
+@pytest.mark.parametrize(("version", "fits"), [("1.30.9", False), ("1.31.0", True)])
+def test_older_versions_of_kubernetes_are_refused(version, fits, helm):
+    done = helm("template", "x", str(CHART), "--kube-version", version)
+
+    assert (done.returncode == 0) is fits
+
+
+def test_values_schema_and_readme_name_the_same_values():
+    readme = (CHART / "README.md").read_text()
+    known = set(SCHEMA["properties"]) - {"global"}
+
+    assert known == set(VALUES)
+    assert [each for each in known if f"`{each}`" not in readme and f"`{each}." not in readme] == []
+
+
+def test_every_object_of_the_schema_is_strict():
+    def objects(node: Any, path: str = "") -> Iterable[tuple[str, Manifest]]:
+        if isinstance(node, dict):
+            if "properties" in node and "type" in node:
+                yield path, node
+            for key, inner in node.items():
+                yield from objects(inner, f"{path}/{key}")
+
+    assert [
+        path for path, each in objects(SCHEMA) if each.get("additionalProperties") is not False
+    ] == []
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("is_clusterwide", [True, False])
+def test_the_api_server_accepts_every_object(is_clusterwide, render, kubectl, namespace):
+    values = {} if is_clusterwide else {"watchNamespaces": [namespace, "default"]}
+    objects = [
+        each | {"metadata": {"namespace": namespace} | each["metadata"]}
+        for each in render(values, namespace)
+    ]
+    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+    done = kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=body)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("created (server dry run)") == len(objects)
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.cluster
+def test_the_pod_meets_the_restricted_standard(render, kubectl, namespace):
+    pod = {"apiVersion": "v1", "kind": "Pod"} | pod_of(render())
+    pod["metadata"] |= {"name": "operator", "namespace": namespace}
+    pod["spec"]["serviceAccountName"] = "default"
+
+    done = kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+
+    assert done.returncode == 0, done.stderr

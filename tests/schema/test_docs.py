@@ -1,0 +1,109 @@
+"""The pages say what the code has: every reason, metric and condition, and no dead links."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import Counter, Gauge, Histogram
+
+from modelrollout import telemetry
+from modelrollout.api.conditions import Reason, Type
+from modelrollout.core.observation import Verb
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+OPERATIONS = (DOCS / "operations.md").read_text()
+DECISIONS = sorted((DOCS / "adr").glob("*.md"))
+PAGES = sorted(
+    {
+        *ROOT.glob("*.md"),
+        *(page for folder in ("docs", "charts", "e2e") for page in (ROOT / folder).rglob("*.md")),
+    }
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def section(title: str) -> str:
+    """The text below a heading of the second level."""
+    return OPERATIONS.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def headings(text: str, level: int) -> list[str]:
+    return re.findall(rf"^{'#' * level} (.+)$", text, flags=re.MULTILINE)
+
+
+def metrics() -> Iterator[str]:
+    for each in vars(telemetry).values():
+        if isinstance(each, Counter | Gauge | Histogram):
+            suffix = "_total" if isinstance(each, Counter) else ""
+            yield from (f"{metric.name}{suffix}" for metric in each.describe())
+
+
+def links(page: Path) -> list[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    found = [target.partition("#")[0] for target in LINK.findall(text)]
+    return [target for target in found if target and "://" not in target]
+
+
+def test_the_runbook_has_one_heading_for_each_reason():
+    told = headings(section("Runbook by reason"), 3)
+
+    assert sorted(told) == sorted(Reason)
+
+
+@pytest.mark.parametrize("kind", Type)
+def test_the_table_of_conditions_has_each_type(kind):
+    assert f"| `{kind}` |" in section("Conditions")
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_each_command_has_an_example(verb):
+    assert f"modelrollout.dev/command={verb} " in section("Commands")
+
+
+@pytest.mark.parametrize("metric", sorted(metrics()))
+def test_each_metric_of_the_operator_is_explained(metric):
+    assert re.search(rf"^\| `{metric}[`{{]", OPERATIONS, flags=re.MULTILINE)
+
+
+def test_each_setting_is_explained():
+    source = (ROOT / "operator" / "modelrollout" / "settings.py").read_text()
+    names = set(re.findall(r'\bget\("([A-Z_]+)"', source))
+
+    assert names
+    assert [name for name in sorted(names) if f"`MODELROLLOUT_{name}`" not in OPERATIONS] == []
+
+
+def test_the_generated_pages_are_what_the_generator_writes():
+    done = subprocess.run(
+        [sys.executable, str(DOCS / "generate.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_a_decision_has_its_four_parts(page):
+    assert headings(page.read_text(), 2) == ["Context", "Decision", "Consequences", "Rejected"]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_a_decision_is_titled_with_its_number(page):
+    assert page.read_text().startswith(f"# {page.stem[:4]}: ")
+
+
+def test_decisions_are_numbered_without_gaps():
+    assert [int(page.stem[:4]) for page in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_point_to_files_that_are_there(page):
+    assert [each for each in links(page) if not (page.parent / each).exists()] == []

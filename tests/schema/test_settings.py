@@ -1,0 +1,57 @@
+"""What the administrator gets wrong ends the operator with a sentence, not with a traceback."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelrollout.settings import from_environment
+
+GOOD = "default: {url: 'http://prometheus:9090'}"
+
+
+def settings(path, text=GOOD, **environment):
+    path.write_text(text)
+    return from_environment({"MODELROLLOUT_PROVIDERS": str(path)} | environment)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "providers.yaml"
+
+
+def test_a_missing_file_is_named(path):
+    with pytest.raises(ValueError, match=r"providers\.yaml is missing: set MODELROLLOUT_PROVIDERS"):
+        from_environment({"MODELROLLOUT_PROVIDERS": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "must map provider names to settings"),
+        ("[]", "must map provider names to settings"),
+        ("default: {url", "cannot be read"),
+        ("default:", "provider default needs a url"),
+        ("default: {uri: x}", "provider default needs a url"),
+        ("default: {url: prometheus}", "provider default: url must begin with http"),
+        ("default: {url: 9090}", "provider default: url must begin with http"),
+        ("default: {url: 'http://p', token: x}", "provider default has unknown settings: token"),
+        ("default: {url: 'http://p', caFile: 1}", "caFile must be paths"),
+        ("default: {url: 'http://p', headers: {a: 1}}", "headers must map names to strings"),
+        ("default: {url: 'http://p', timeoutSeconds: '5'}", "timeoutSeconds must be a number"),
+        ("default: {url: 'http://p', timeoutSeconds: 0}", "timeoutSeconds must be a number"),
+    ],
+)
+def test_a_providers_file_that_is_wrong_says_where(text, says, path):
+    with pytest.raises(ValueError, match=says):
+        settings(path, text)
+
+
+@pytest.mark.parametrize("name", ["PORT", "WORKERS", "SWEEP_SECONDS"])
+@pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "many"])
+def test_a_number_that_is_wrong_is_named(name, value, path):
+    with pytest.raises(ValueError, match=f"MODELROLLOUT_{name} must be a whole number above 0"):
+        settings(path, **{f"MODELROLLOUT_{name}": value})
+
+
+def test_namespaces_may_be_written_with_spaces(path):
+    assert settings(path, MODELROLLOUT_NAMESPACES=" a, b ,").namespaces == ("a", "b")

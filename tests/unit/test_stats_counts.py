@@ -1,0 +1,304 @@
+"""The e-process for counts: proofs by exact summation, known values, edges, errors."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import binom, poisson
+
+from modelrollout.stats.counts import (
+    HARM_POINTS,
+    SAFETY_POINTS,
+    Bound,
+    Sample,
+    complemented,
+    log_harm,
+    log_harm_of,
+    log_mixture,
+    log_mixture_of,
+    log_safety,
+    log_safety_of,
+)
+
+BOUNDS = [Bound(r, d) for r in (0.0, 0.5, 1.0, 1.25, 2.0) for d in (0.0, 0.01, 0.2) if r + d > 0]
+BASE_RATES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0)
+DISTANCES = (0.0, 0.02, 0.2, 0.6)
+ROUNDING = 1e-9
+
+
+def limit(bound, base, *, lower_is_worse):
+    """The candidate's rate at which the null hypotheses of harm and of safety meet."""
+    return (
+        base / bound.ratio - bound.absolute
+        if lower_is_worse
+        else bound.ratio * base + bound.absolute
+    )
+
+
+def tables(stable_n, stable_k, candidate_n, candidate_k):
+    return np.stack(np.broadcast_arrays(stable_n, stable_k, candidate_n, candidate_k), -1)
+
+
+def null_rates(bound, base, *, lower_is_worse, harm):
+    """Candidate rates inside the null: not worse (for harm), not better (for safety)."""
+    sign = -1 if harm != lower_is_worse else 1
+    edge = limit(bound, base, lower_is_worse=lower_is_worse)
+    return [rate for rate in (edge + sign * x for x in DISTANCES) if rate >= 0]
+
+
+def largest_expectation(evidence, stable_pmf, candidate_pmf):
+    weights = stable_pmf[:, None] * candidate_pmf[None, :]
+    return float(np.einsum("bc,bcj->j", weights, np.exp(evidence)).max())
+
+
+@pytest.mark.parametrize("lower_is_worse", [False, True])
+@pytest.mark.parametrize("function", [log_harm_of, log_safety_of])
+@pytest.mark.parametrize("exposures", list(itertools.product((0, 1, 7, 25), (0, 1, 5, 30))))
+def test_binomial_evidence_expects_at_most_one_at_every_grid_point(
+    exposures, function, lower_is_worse
+):
+    n_b, n_c = exposures
+    k_b, k_c = np.arange(n_b + 1), np.arange(n_c + 1)
+    counts = tables(n_b, k_b[:, None], n_c, k_c[None, :])
+    harm = function is log_harm_of
+    for bound in BOUNDS:
+        if lower_is_worse and bound.ratio == 0:
+            continue
+        evidence = function(counts, bound, lower_is_worse=lower_is_worse)
+        for base in BASE_RATES:
+            for rate in null_rates(bound, base, lower_is_worse=lower_is_worse, harm=harm):
+                if rate > 1:
+                    continue
+                pmfs = binom.pmf(k_b, n_b, base), binom.pmf(k_c, n_c, rate)
+                assert largest_expectation(evidence, *pmfs) <= 1 + ROUNDING, (bound, base, rate)
+
+
+@pytest.mark.parametrize("lower_is_worse", [False, True])
+@pytest.mark.parametrize("function", [log_harm_of, log_safety_of])
+@pytest.mark.parametrize("seconds", [(20.0, 1.0), (5.0, 5.0), (1.0, 9.0), (0.5, 12.0)])
+def test_poisson_evidence_expects_one_on_the_bound_and_less_inside(
+    seconds, function, lower_is_worse
+):
+    n_b, n_c = seconds
+    k = np.arange(150)
+    counts = tables(n_b, k[:, None], n_c, k[None, :])
+    harm = function is log_harm_of
+    for bound in (Bound(1.0), Bound(1.5), Bound(1.0, 0.05), Bound(1.2, 0.3)):
+        evidence = function(counts, bound, lower_is_worse=lower_is_worse)
+        for base in (0.1, 0.4, 1.0):
+            edge = limit(bound, base, lower_is_worse=lower_is_worse)
+            for rate in null_rates(bound, base, lower_is_worse=lower_is_worse, harm=harm):
+                stable, candidate = poisson.logpmf(k, n_b * base), poisson.logpmf(k, n_c * rate)
+                logs = evidence + (stable[:, None] + candidate[None, :])[..., None]
+                expected = np.exp(logsumexp(logs, axis=(0, 1)))
+                assert expected.max() <= 1 + ROUNDING
+                if rate == edge:
+                    assert expected == pytest.approx(np.ones(len(expected)), abs=1e-6)
+
+
+def test_evidence_from_sums_of_scores_expects_at_most_one():
+    """Outcomes 0, 1/2 and 1: their sum stands in for the count of events."""
+
+    def pmf_of_sum(n, probabilities):
+        pmf = np.array([1.0])
+        for _ in range(n):
+            pmf = np.convolve(pmf, probabilities)
+        return pmf
+
+    n_b, n_c, bound = 12, 6, Bound(1.25, 0.05)
+    stable, candidate = np.array([0.7, 0.2, 0.1]), None
+    base = 0.5 * stable[1] + stable[2]
+    edge = 1.25 * base + 0.05
+    k_b, k_c = np.arange(2 * n_b + 1) / 2, np.arange(2 * n_c + 1) / 2
+    counts = tables(n_b, k_b[:, None], n_c, k_c[None, :])
+    for halves in (0.0, 0.1, 0.3):
+        candidate = np.array([1 - halves - (edge - halves / 2), halves, edge - halves / 2])
+        pmfs = pmf_of_sum(n_b, stable), pmf_of_sum(n_c, candidate)
+        assert largest_expectation(log_harm_of(counts, bound), *pmfs) <= 1 + ROUNDING
+        assert largest_expectation(log_safety_of(counts, bound), *pmfs) <= 1 + ROUNDING
+
+
+@pytest.mark.parametrize(("ratio", "multiple", "point"), [(1.0, 2.0, 5), (1.25, 1.5, 3)])
+def test_ratio_evidence_is_the_conditional_likelihood_ratio(ratio, multiple, point):
+    """Lindon and Malek: given k_b + k_c, the candidate's share of the events is binomial."""
+    n_b, k_b, n_c, k_c = 950.0, 11, 50.0, 4
+    null = ratio * n_c / (ratio * n_c + n_b)
+    alternative = ratio * multiple * n_c / (ratio * multiple * n_c + n_b)
+    total = k_b + k_c
+    expected = binom.logpmf(k_c, total, alternative) - binom.logpmf(k_c, total, null)
+    evidence = log_harm([Sample(n_b, k_b, n_c, k_c)], Bound(ratio))
+    assert evidence[point] == pytest.approx(expected, rel=1e-12)
+
+
+def test_safety_of_an_equal_candidate_is_the_likelihood_ratio_of_equality():
+    n_b, k_b, n_c, k_c, ratio = 900.0, 30, 100.0, 2, 1.5
+    null, equal = ratio * n_c / (ratio * n_c + n_b), n_c / (n_c + n_b)
+    expected = binom.logpmf(k_c, 32, equal) - binom.logpmf(k_c, 32, null)
+    evidence = log_safety([Sample(n_b, k_b, n_c, k_c)], Bound(ratio))
+    assert evidence[3] == pytest.approx(expected, rel=1e-12)
+
+
+def best_growth(n_b, p_b, p_c, bound, *, harm):
+    """Largest expected log e per candidate request over all stakes, by brute force."""
+    w = bound.ratio / n_b
+    d = (
+        np.linspace(1e-9, (1 - 1e-9) / w, 400_001)
+        if harm
+        else np.linspace(-1 + 1e-9, -1e-9, 400_001)
+    )
+    d = np.minimum(d, 40.0)
+    return (p_c * np.log1p(d) + n_b * p_b * np.log1p(-w * d) - bound.absolute * d).max()
+
+
+@pytest.mark.parametrize("n_b", [99.0, 19.0, 1.0, 0.25])
+def test_each_stake_is_the_best_for_its_alternative(n_b):
+    """Bound 0.1: stable's rate makes up the share f of it, the candidate's is s times it."""
+    cases = [
+        (log_harm_of, 5, 2.0, 1.0),
+        (log_harm_of, 6, 2.5, 0.2),
+        (log_harm_of, 7, 3.0, 0.8),
+        (log_harm_of, 8, 4.0, 0.2),
+        (log_safety_of, 3, 1.5**-1, 1.0),
+        (log_safety_of, 4, 0.45, 0.45 * 1.5),
+    ]
+    for evidence, point, s, f in cases:
+        bound = Bound(1.5, 0.1 * (1 - f))
+        p_b, p_c = 0.1 * f / 1.5, 0.1 * s
+        found = evidence([n_b, n_b * p_b, 1.0, p_c], bound)[point]
+        best = best_growth(n_b, p_b, p_c, bound, harm=evidence is log_harm_of)
+        assert found == pytest.approx(best, rel=1e-5)
+
+
+def test_without_events_an_absolute_margin_is_proved_by_exposure_alone():
+    evidence = log_safety([Sample(9500, 0, 500, 0)], Bound(1.0, 0.01))
+    assert max(evidence) == pytest.approx(500 * 0.01 * 0.99, rel=1e-3)
+    assert log_mixture(evidence) > math.log(10)
+
+
+def test_without_events_a_ratio_alone_is_never_proved():
+    assert log_safety([Sample(95000, 0, 5000, 0)], Bound(2.0)) == (0.0,) * SAFETY_POINTS
+
+
+def test_a_window_without_candidate_requests_says_nothing():
+    for bound in (Bound(1.0), Bound(1.25, 0.01), Bound(0.0, 0.01)):
+        assert log_harm([Sample(100, 40, 0, 0)], bound) == (0.0,) * HARM_POINTS
+        assert log_safety([Sample(100, 40, 0, 0)], bound) == (0.0,) * SAFETY_POINTS
+
+
+def test_a_window_without_stable_requests_says_nothing_about_a_ratio():
+    window = [Sample(0, 0, 100, 90)]
+    assert log_harm(window, Bound(1.5)) == (0.0,) * HARM_POINTS
+    assert log_harm(window, Bound(1.5, 0.01)) == (0.0,) * HARM_POINTS
+    assert log_safety(window, Bound(1.5)) == (0.0,) * SAFETY_POINTS
+
+
+def test_a_fixed_limit_is_tested_without_stable():
+    bad, good = [Sample(0, 0, 1000, 30)], [Sample(0, 0, 1000, 1)]
+    assert log_mixture(log_harm(bad, Bound(0.0, 0.01))) > math.log(20)
+    assert log_mixture(log_safety(good, Bound(0.0, 0.01))) > math.log(20)
+    assert log_mixture(log_harm(good, Bound(0.0, 0.01))) < 0
+
+
+def test_without_stable_requests_the_absolute_part_alone_can_prove_safety():
+    assert log_mixture(log_safety([Sample(0, 0, 1000, 1)], Bound(1.0, 0.01))) > math.log(20)
+
+
+def test_lower_is_worse_is_the_same_test_with_the_versions_exchanged():
+    windows, mirrored = [Sample(900, 50, 100, 3)], [Sample(100, 3, 900, 50)]
+    bound, exchanged = Bound(1.25, 0.01), Bound(1.25, 1.25 * 0.01)
+    assert log_harm(windows, bound, lower_is_worse=True) == log_harm(mirrored, exchanged)
+    assert log_safety(windows, bound, lower_is_worse=True) == log_safety(mirrored, exchanged)
+
+
+def test_a_candidate_that_stopped_answering_right_is_caught_when_lower_is_worse():
+    assert log_mixture(log_harm([Sample(950, 855, 50, 0)], Bound(1.1), lower_is_worse=True)) > 5
+
+
+@pytest.mark.parametrize("lower_is_worse", [False, True])
+@pytest.mark.parametrize("bound", [Bound(1.0, 0.02), Bound(1.25), Bound(1.1, 0.01)])
+def test_the_complement_has_the_same_null_and_returns_when_repeated(bound, lower_is_worse):
+    windows = (Sample(900, 850, 100, 90), Sample(10, 10, 5, 0))
+    flipped = complemented(windows, bound, lower_is_worse=lower_is_worse)
+    edge = limit(bound, 0.9, lower_is_worse=lower_is_worse)
+    assert limit(flipped[1], 0.1, lower_is_worse=flipped[2]) == pytest.approx(1 - edge)
+    samples, back, direction = complemented(flipped[0], flipped[1], lower_is_worse=flipped[2])
+    assert (samples, direction) == (windows, lower_is_worse)
+    assert (back.ratio, back.absolute) == pytest.approx((bound.ratio, bound.absolute))
+
+
+def test_counting_the_rarer_outcome_is_the_stronger_test():
+    windows = [Sample(950 * 4, 900 * 4, 200, 170)]
+    bound = Bound(1.0, 0.02)
+    direct = log_mixture(log_harm(windows, bound, lower_is_worse=True))
+    samples, flipped, direction = complemented(windows, bound, lower_is_worse=True)
+    assert not direction
+    assert log_mixture(log_harm(samples, flipped)) > direct + 1
+
+
+def test_dispersion_divides_the_evidence():
+    windows = [Sample(950, 10, 50, 4), Sample(950, 12, 50, 0)]
+    plain = log_harm(windows, Bound(1.1))
+    assert log_harm(windows, Bound(1.1), dispersion=4.0) == pytest.approx([x / 4 for x in plain])
+    plain = log_safety(windows, Bound(1.1, 0.1))
+    tempered = log_safety(windows, Bound(1.1, 0.1), dispersion=2.5)
+    assert tempered == pytest.approx([x / 2.5 for x in plain])
+
+
+def test_bursts_up_to_the_dispersion_expect_at_most_one():
+    """Compound Poisson: each cause brings up to 3 events; tempering by 3 is exact for those."""
+    n_b, n_c, size = 8.0, 2.0, 3
+    causes = np.arange(60)
+    counts = tables(n_b, size * causes[:, None], n_c, size * causes[None, :])
+    for function in (log_harm_of, log_safety_of):
+        evidence = function(counts, Bound(1.0)) / size
+        pmfs = poisson.pmf(causes, n_b * 0.5), poisson.pmf(causes, n_c * 0.5)
+        assert largest_expectation(evidence, *pmfs) <= 1 + ROUNDING
+        assert largest_expectation(evidence * size, *pmfs) > 1.01
+
+
+def test_nothing_read_is_no_evidence():
+    assert log_harm([], Bound()) == (0.0,) * HARM_POINTS
+    assert log_safety([], Bound()) == (0.0,) * SAFETY_POINTS
+    assert log_mixture((0.0,) * HARM_POINTS) == pytest.approx(0.0)
+
+
+def test_the_mixture_is_the_log_of_a_mean_and_survives_extremes():
+    assert log_mixture((math.log(2), math.log(4))) == pytest.approx(math.log(3))
+    assert log_mixture((5000.0, -5000.0)) == pytest.approx(5000 - math.log(2))
+    states = np.array([[[0.0, 1.0], [2.0, 3.0]]])
+    expected = [[log_mixture((0.0, 1.0)), log_mixture((2.0, 3.0))]]
+    assert log_mixture_of(states) == pytest.approx(np.array(expected))
+
+
+def test_many_windows_at_once_are_the_windows_one_by_one():
+    rows = np.array([[950, 10, 50, 4], [900, 3, 100, 0], [0, 0, 9, 1], [5, 1, 0, 0]], dtype=float)
+    for bound in (Bound(1.2), Bound(1.0, 0.02)):
+        stacked = log_harm_of(rows.reshape(2, 2, 4), bound).reshape(4, HARM_POINTS)
+        for row, logs in zip(rows, stacked, strict=True):
+            assert log_harm([Sample(*row)], bound) == pytest.approx(tuple(logs))
+    assert log_safety_of(rows, Bound(1.2)).shape == (4, SAFETY_POINTS)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Bound(-1.0), "ratio must be a finite number >= 0, not -1"),
+        (lambda: Bound(1.0, math.inf), "absolute must be a finite number"),
+        (lambda: Bound(0.0, 0.0), "a bound of zero cannot be tested"),
+        (lambda: Sample(1, 0, -1, 0), "candidate's counts must be finite and >= 0, not n=-1"),
+        (lambda: Sample(math.nan, 0, 1, 0), "stable's counts must be finite"),
+        (lambda: Sample(0, 2, 1, 0), "stable has 2 events but no exposure"),
+        (lambda: log_harm([], Bound(), dispersion=0.5), "dispersion must be a finite number >= 1"),
+        (lambda: log_harm([], Bound(0, 1), lower_is_worse=True), "when lower is worse the ratio"),
+        (lambda: log_mixture(()), "the state is empty"),
+        (lambda: log_mixture((0.0, math.nan)), "something that is not a number"),
+        (lambda: complemented([], Bound(0.0, 0.1)), "a bound without a ratio has no complement"),
+        (lambda: complemented([Sample(1, 2, 1, 0)], Bound()), "events outnumber it"),
+        (lambda: complemented([], Bound(0.5, 0.1)), "absolute must be a finite number >= 0"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused_with_its_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
