@@ -45,7 +45,7 @@ def rollout_of(body: Object) -> Rollout:
     try:
         spec, error = api.ModelRolloutSpec.model_validate(body.get("spec", {})), ""
     except ValidationError as invalid:
-        spec, error = None, _sentence(invalid)
+        spec, error = None, api.sentence_of(invalid)
     try:
         status = api.ModelRolloutStatus.model_validate(body.get("status") or {})
     except ValidationError as invalid:
@@ -66,12 +66,6 @@ def rollout_of(body: Object) -> Rollout:
         is_deleting=bool(meta.get("deletionTimestamp")),
         command=_command(annotations),
     )
-
-
-def _sentence(invalid: ValidationError) -> str:
-    first = invalid.errors()[0]
-    where = ".".join(str(each) for each in first["loc"])
-    return f"spec.{where}: {first['msg']}" if where else f"spec: {first['msg']}"
 
 
 def _command(annotations: dict[str, str]) -> Command | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 GROUP = "modelrollout.dev"
@@ -97,6 +97,13 @@ class ApiModel(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, without what is unset."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def sentence_of(invalid: ValidationError) -> str:
+    """What is wrong with a spec first, and where."""
+    first = invalid.errors()[0]
+    where = ".".join(str(each) for each in first["loc"])
+    return f"spec.{where}: {first['msg']}" if where else f"spec: {first['msg']}"
 
 
 def _given(*values: object) -> int:

@@ -1,0 +1,99 @@
+"""The composition root: settings, adapters, leader election, kopf. Nothing else wires anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+
+import click
+import kopf
+
+from modelrollout import settings, telemetry
+from modelrollout.adapters.cluster import Cluster
+from modelrollout.adapters.lease import lead
+from modelrollout.adapters.prometheus import Prometheus
+from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter
+from modelrollout.handlers import Shell
+from modelrollout.settings import Settings
+from modelrollout.world import World
+
+LOG = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option(
+    "--log-format", type=click.Choice(["json", "full"]), default="json", show_default=True
+)
+def operator(log_format: str) -> None:
+    """Run the operator. Its settings are MODELROLLOUT_* variables."""
+    kopf.configure(log_format=kopf.LogFormat[log_format.upper()])
+    # kopf tells of each event that it handed over; what we do with it is told by us.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    try:
+        chosen = settings.from_environment()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_operate(chosen))
+    # The Lease is lost, or the watch has ended: a new process starts from status.
+    sys.exit(1)
+
+
+async def _operate(chosen: Settings) -> None:
+    cluster = await Cluster.connect()
+    probes = await telemetry.serve(chosen.port)
+    world = World(
+        cluster=cluster,
+        metrics={
+            name: Prometheus(
+                each.url,
+                timeout_seconds=each.timeout_seconds,
+                headers=each.headers,
+                bearer_token_file=each.bearer_token_file,
+                ca_file=each.ca_file,
+            )
+            for name, each in chosen.providers.items()
+        },
+        router=GatewayAPIRouter(cluster, time.time),
+        clock=time.time,
+    )
+
+    ended = asyncio.Event()
+    # As process 1 of a container we get no default action for SIGTERM; kopf sets its own later.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+
+    async def work() -> None:
+        LOG.info("leads as %s", chosen.identity)
+        telemetry.LEADER.set(1)
+        try:
+            await Shell(world, chosen).run()
+        except Exception:
+            LOG.exception("the watch has ended")
+            raise
+        finally:
+            ended.set()
+
+    leading = asyncio.create_task(
+        lead(
+            cluster,
+            name=chosen.lease_name,
+            namespace=chosen.lease_namespace,
+            identity=chosen.identity,
+            work=work,
+        )
+    )
+    stopping = asyncio.create_task(ended.wait())
+    try:
+        await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leading.cancel()
+        stopping.cancel()
+        outcome, _ = await asyncio.gather(leading, stopping, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            LOG.error("leader election failed", exc_info=outcome)
+        await probes.cleanup()
+        await cluster.close()
