@@ -9,9 +9,17 @@ import pytest
 
 from modelrollout.api.presets import TOLERANCE
 from modelrollout.core.facts import as_seconds
+from modelrollout.simulation.cluster import CANDIDATE, STABLE
+from modelrollout.simulation.world import (
+    BEGINNING,
+    Decision,
+    Scenario,
+    Simulation,
+    Version,
+    simulate,
+    simulated,
+)
 from modelrollout.stats import counts
-from simulation.cluster import CANDIDATE, STABLE
-from simulation.world import BEGINNING, Decision, Scenario, Simulation, Version, simulate, simulated
 
 EQUAL = Scenario()
 MORE_ERRORS = Scenario(candidate=Version(error_rate=0.03))

@@ -19,11 +19,11 @@ while it carries traffic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from modelrollout.adapters.cluster import FIELD_MANAGER, HTTP_ROUTES, Cluster, Object
+from modelrollout.adapters.cluster import FIELD_MANAGER, HTTP_ROUTES, Object, Resource
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
 from modelrollout.core import shares
@@ -50,10 +50,25 @@ class View:
     split: Split | None
 
 
+class Routes(Protocol):
+    """What the router needs of the Kubernetes API: see adapters/cluster.py."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object, or NotFound."""
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, operations: Sequence[Object]
+    ) -> Object:
+        """A JSON Patch, or Conflict."""
+
+    async def apply(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
+        """Server-side apply of a whole object."""
+
+
 class GatewayAPIRouter:
     """HTTPRoutes, the user's (attach) or ours (managed)."""
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+    def __init__(self, cluster: Routes, clock: Callable[[], float]) -> None:
         self._cluster = cluster
         self._clock = clock
 

@@ -52,11 +52,13 @@ class Store:
     version: int = 0
 
     async def get(self, resource: Resource, _namespace: str, name: str) -> Object:
+        """One object, or NotFound."""
         return self.live(resource, name)
 
     async def list(
         self, resource: Resource, _namespace: str | None = None, selector: str = ""
     ) -> list[Object]:
+        """All objects of a kind that have the labels."""
         wanted = dict(each.split("=") for each in selector.split(",") if each)
         found = [
             json.loads(text) for (kind, _), text in self.texts.items() if kind == resource.plural
@@ -64,6 +66,7 @@ class Store:
         return [each for each in found if wanted.items() <= each["metadata"]["labels"].items()]
 
     async def create(self, resource: Resource, _namespace: str, body: Object) -> Object:
+        """A new object, or Conflict. Events are only kept."""
         with self._a_write():
             if resource == EVENTS:
                 self.events.append(body)
@@ -75,19 +78,37 @@ class Store:
     async def patch(
         self, resource: Resource, _namespace: str, name: str, operations: Sequence[Object]
     ) -> Object:
+        """A JSON Patch, or Conflict."""
         with self._a_write():
             body = self.live(resource, name)
             spec = json.dumps(body["spec"])
             for each in operations:
                 _operate(body, each)
             if json.dumps(body["spec"]) != spec:
-                body["metadata"]["generation"] += 1
-                # The API server keeps whole seconds.
-                time = datetime.fromtimestamp(int(self.clock()), UTC).isoformat()
-                body["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER, "time": time}]
+                self._sign(body)
             return self.put(resource, body)
 
+    async def apply(self, resource: Resource, _namespace: str, name: str, body: Object) -> Object:
+        """Server-side apply of an object that is ours as a whole."""
+        with self._a_write():
+            try:
+                live = self.live(resource, name)
+            except NotFound:
+                live = named(name, generation=0)
+            metadata = {**live["metadata"], **body["metadata"]}
+            new = {**live, **body, "metadata": metadata}
+            if new["spec"] != live.get("spec"):
+                self._sign(new)
+            return self.put(resource, new)
+
+    def _sign(self, body: Object) -> None:
+        """A new generation, written by the operator now; the API server keeps whole seconds."""
+        time = datetime.fromtimestamp(int(self.clock()), UTC).isoformat()
+        body["metadata"]["generation"] += 1
+        body["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER, "time": time}]
+
     async def replace_status(self, resource: Resource, body: Object) -> Object:
+        """The status of an object as read, or Conflict."""
         with self._a_write():
             live = self.live(resource, body["metadata"]["name"])
             if live["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
@@ -100,7 +121,8 @@ class Store:
         text = self.texts.get((resource.plural, name))
         if text is None:
             raise NotFound(f"{resource.plural} {name}")
-        return json.loads(text)
+        body: Object = json.loads(text)
+        return body
 
     def put(self, resource: Resource, body: Object) -> Object:
         """Store an object, whatever is there."""
@@ -177,12 +199,12 @@ def furnish(store: Store, spec: Object) -> None:
     for version in (STABLE, CANDIDATE):
         for resource, body in _workload(version):
             store.put(resource, body)
-    route = _named(NAME, generation=1)
+    route = named(NAME, generation=1)
     ref = {"group": "", "kind": "Service", "name": STABLE, "port": PORT, "weight": 1}
     route["spec"] = {"rules": [{"backendRefs": [ref]}]}
     route["status"] = {"parents": [{"conditions": accepted(1)}]}
     store.put(HTTP_ROUTES, route)
-    store.put(ROLLOUTS, {**_named(NAME, generation=1), "spec": spec})
+    store.put(ROLLOUTS, {**named(NAME, generation=1), "spec": spec})
 
 
 def _workload(version: str) -> Iterator[tuple[Resource, Object]]:
@@ -191,18 +213,19 @@ def _workload(version: str) -> Iterator[tuple[Resource, Object]]:
     yield (
         DEPLOYMENTS,
         {
-            **_named(version, generation=1),
+            **named(version, generation=1),
             "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": template},
             "status": {"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2},
         },
     )
-    owned = _named(f"{version}-abc", labels=labels, ownerReferences=[{"uid": f"uid-{version}"}])
+    owned = named(f"{version}-abc", labels=labels, ownerReferences=[{"uid": f"uid-{version}"}])
     yield REPLICA_SETS, owned
-    yield SERVICES, {**_named(version), "spec": {"selector": labels, "ports": [{"port": PORT}]}}
+    yield SERVICES, {**named(version), "spec": {"selector": labels, "ports": [{"port": PORT}]}}
     by_service = {"kubernetes.io/service-name": version}
-    yield ENDPOINT_SLICES, {**_named(version, labels=by_service), "endpoints": [{}, {}]}
+    yield ENDPOINT_SLICES, {**named(version, labels=by_service), "endpoints": [{}, {}]}
 
 
-def _named(name: str, **metadata: Any) -> Object:
+def named(name: str, **metadata: Any) -> Object:
+    """An object without anything but its name."""
     known = {"name": name, "namespace": NAMESPACE, "uid": f"uid-{name}", "labels": {}}
     return {"metadata": known | metadata}

@@ -26,7 +26,7 @@ from modelrollout.core.evidence import (
     Series,
 )
 from modelrollout.errors import MetricsUnavailable
-from simulation.cluster import CANDIDATE, NAME, NAMESPACE, STABLE
+from modelrollout.simulation.cluster import CANDIDATE, NAME, NAMESPACE, STABLE
 
 BUCKETS = (
     *(0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000),
@@ -157,7 +157,9 @@ class _Column:
 class Prometheus:
     """Scrapes the traffic's counters, and answers from them through `core.windows`."""
 
-    def __init__(self, traffic: Traffic, *, ingest_seconds: float, is_away: Callable[[], bool]):
+    def __init__(
+        self, traffic: Traffic, *, ingest_seconds: float, is_away: Callable[[], bool]
+    ) -> None:
         self.traffic = traffic
         self._ingest = ingest_seconds
         self._is_away = is_away
@@ -224,6 +226,7 @@ class Prometheus:
                 yield "predictions_wrong_total", version, labels, float(wrong)
 
     async def read(self, query: Query, grid: Grid, now: float) -> Reading:
+        """The windows since the grid's watermark."""
         self._answer()
         until = min(now, grid.watermark + MAX_SPAN_SECONDS)
         since = grid.watermark - windows.lookback_seconds(grid)
@@ -242,7 +245,8 @@ class Prometheus:
     def _version(
         self, query: Query, matchers: tuple[Matcher, ...], grid: Grid, span: tuple[float, float]
     ) -> windows.Found:
-        total, total_before = (), ()
+        total: tuple[Series, ...] = ()
+        total_before: tuple[Series, ...] = ()
         if query.total is not None:
             total, total_before = self._with_past(query.total, matchers, grid, span)
         asked = _buckets(query.events) if query.kind is Kind.DISTRIBUTION else query.events
@@ -269,13 +273,15 @@ class Prometheus:
         )
 
     async def histogram(self, query: Query, start: float, end: float) -> Histogram:
+        """Stable's histogram over a span."""
         self._answer()
         since = start - windows.LOOKBACK_SECONDS
         found = self._between(_buckets(query.events), query.stable, since, end - self._ingest)
         return windows.histogram(query.events.metric, found, start)
 
     async def value(self, expression: str, _namespace: str, _now: float) -> float | None:
-        raise MetricsUnavailable(f"no PromQL is evaluated here: {expression}")
+        """No PromQL is evaluated here."""
+        raise MetricsUnavailable(f"This world has no value for {expression}.")
 
     def _answer(self) -> None:
         if self._is_away():

@@ -5,7 +5,7 @@ Users, a gateway, a Prometheus and the API server's objects are simulated, with 
 generator; `reconcile`, the router, the reader of counters and the statistics are the operator's.
 The same seed and scenario give the same run, to the last request.
 
-    PYTHONPATH=tests python -m simulation.world --runs 50
+    python -m modelrollout.simulation.world --runs 50
 """
 
 from __future__ import annotations
@@ -28,9 +28,18 @@ import numpy as np
 from modelrollout.adapters.cluster import HTTP_ROUTES, ROLLOUTS, Object, Resource
 from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter
 from modelrollout.reconcile import reconcile
+from modelrollout.simulation.cluster import (
+    CANDIDATE,
+    NAME,
+    NAMESPACE,
+    PORT,
+    STABLE,
+    Gateway,
+    Store,
+    furnish,
+)
+from modelrollout.simulation.metrics import Prometheus, Traffic, Version
 from modelrollout.world import World
-from simulation.cluster import CANDIDATE, NAME, NAMESPACE, PORT, STABLE, Gateway, Store, furnish
-from simulation.metrics import Prometheus, Traffic, Version
 
 BEGINNING = 1_800_000_000.0
 LEAD_SECONDS = 70.0
@@ -188,7 +197,8 @@ class Simulation:
     @property
     def status(self) -> Object:
         """Its status."""
-        return self.rollout.get("status", {})
+        status: Object = self.rollout.get("status", {})
+        return status
 
     def run(self) -> Result:
         """Until it is decided and everything is at rest again, or until the limit."""
