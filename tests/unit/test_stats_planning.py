@@ -14,6 +14,7 @@ from modelrollout.stats.planning import (
     expected_requests,
     information_limit,
     needed_requests,
+    provable_absolute,
     provable_ratio,
     smallest_visible,
 )
@@ -146,11 +147,31 @@ def test_the_smallest_visible_drop_lies_below_when_lower_is_worse():
 
 
 def test_the_provable_ratio_is_proved_and_shrinks_with_traffic():
-    ratio = provable_ratio(0.01, 0.05, ALPHA, 2000)
-    reached = chance_to_decide(outlook(0.01, 0.01), Bound(ratio), ALPHA, 2000)
+    world = outlook(0.01, 0.01)
+    ratio = provable_ratio(world, ALPHA, 2000)
+    reached = chance_to_decide(world, Bound(ratio), ALPHA, 2000)
     assert reached == pytest.approx(0.8, abs=1e-3)
-    assert 1 < provable_ratio(0.01, 0.05, ALPHA, 20_000) < ratio
-    assert provable_ratio(0.0, 0.05, ALPHA, 2000) == math.inf
+    assert 1 < provable_ratio(world, ALPHA, 20_000) < ratio
+    assert provable_ratio(outlook(0.0, 0.0), ALPHA, 2000) == math.inf
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("ratio", [1.0, 1.5])
+def test_the_provable_absolute_part_is_proved_and_shrinks_with_traffic(ratio, lower):
+    world = outlook(0.3, 0.3, 0.5)
+    absolute = provable_absolute(world, ratio, ALPHA, 500, lower_is_worse=lower)
+    bound = Bound(ratio, absolute)
+    reached = chance_to_decide(world, bound, ALPHA, 500, lower_is_worse=lower)
+    assert reached == pytest.approx(0.8, abs=1e-3)
+    more = provable_absolute(world, ratio, ALPHA, 5000, lower_is_worse=lower)
+    assert 0 < more < absolute
+
+
+def test_a_margin_that_no_rate_could_break_is_not_offered():
+    assert provable_ratio(outlook(0.6, 0.6), ALPHA, 20) == math.inf
+    assert provable_absolute(outlook(0.6, 0.6), 1.0, ALPHA, 5) == math.inf
+    assert provable_absolute(outlook(0.6, 0.6), 2.0, ALPHA, 1e6) == math.inf
+    assert provable_absolute(outlook(0.6, 0.6), 1.0, ALPHA, 5, lower_is_worse=True) == math.inf
 
 
 def test_expected_requests_are_what_the_weight_brings():
@@ -167,7 +188,7 @@ def test_expected_requests_are_what_the_weight_brings():
         (lambda: needed_requests(*WORLDS[0], 0.05, chance=1.0), "chance must lie between 0 and 1"),
         (lambda: chance_to_decide(*WORLDS[0], 0.05, -1), "requests must be >= 0, not -1"),
         (lambda: smallest_visible(*WORLDS[0], 0.05, 9, chance=2.0), "chance must lie between"),
-        (lambda: provable_ratio(0.1, 0.1, 0.05, 9, chance=0.0), "chance must lie between"),
+        (lambda: provable_ratio(WORLDS[0][0], 0.05, 9, chance=0.0), "chance must lie between"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_its_name(make, message):

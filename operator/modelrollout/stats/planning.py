@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_ndtr, ndtr, rel_entr, softmax
 
 from modelrollout.stats.counts import Bound, log_harm_of, log_mixture_of, log_safety_of
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 _MOST_REQUESTS: Final = 1e12
 _LARGEST_RATIO: Final = 1e4
+# Searches end after so many halvings: plain ones, because scipy.optimize costs 23 MiB at import.
+_HALVINGS: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +71,10 @@ def information_limit(
 
     def divergence(base: float) -> float:
         edge = _edge(base, bound, lower_is_worse=lower_is_worse)
-        if not 0 <= edge <= 1:
-            return math.inf
         stable = stable_per_request * _kl(outlook.stable_rate, base)
-        return _kl(outlook.candidate_rate, edge) + stable
+        return _kl(outlook.candidate_rate, min(max(edge, 0.0), 1.0)) + stable
 
-    least = _least(divergence, outlook.stable_rate)
+    least = _least(divergence, *_bases(bound, lower_is_worse=lower_is_worse))
     return math.log(1 / alpha) / least if least > 0 else math.inf
 
 
@@ -119,11 +118,10 @@ def needed_requests(
     drifts, spreads = _growth(outlook, bound, lower_is_worse=lower_is_worse)
     threshold = math.log(1 / alpha)
 
-    def missing(log_requests: float) -> float:
-        return chance - _first_passage(drifts, spreads, threshold, math.exp(log_requests))
+    def is_decided(log_requests: float) -> bool:
+        return _first_passage(drifts, spreads, threshold, math.exp(log_requests)) >= chance
 
-    top = math.log(_MOST_REQUESTS)
-    return math.inf if missing(top) > 0 else math.exp(brentq(missing, 0.0, top, rtol=1e-6))
+    return math.exp(_smallest(is_decided, 0.0, math.log(_MOST_REQUESTS)))
 
 
 def smallest_visible(
@@ -147,36 +145,73 @@ def smallest_visible(
     if not 0 < edge < 1:
         return math.nan
 
-    def missing(rate: float) -> float:
-        at = replace(outlook, candidate_rate=rate)
-        reached = chance_to_decide(at, bound, alpha, requests, lower_is_worse=lower_is_worse)
-        return chance - reached
+    def rate(distance: float) -> float:
+        return edge + distance * (worst - edge)
 
-    if missing(worst) > 0:
-        return math.nan
-    near = edge + 1e-6 * (worst - edge)
-    return near if missing(near) <= 0 else float(brentq(missing, near, worst, rtol=1e-6))
+    def is_seen(distance: float) -> bool:
+        at = replace(outlook, candidate_rate=rate(distance))
+        options = {"lower_is_worse": lower_is_worse}
+        return chance_to_decide(at, bound, alpha, requests, **options) >= chance
+
+    distance = _smallest(is_seen, 1e-6, 1.0)
+    return rate(distance) if math.isfinite(distance) else math.nan
 
 
 def provable_ratio(
-    stable_rate: float, weight: float, alpha: float, requests: float, *, chance: float = 0.8
+    outlook: Outlook,
+    alpha: float,
+    requests: float,
+    *,
+    chance: float = 0.8,
+    lower_is_worse: bool = False,
 ) -> float:
     """
     The smallest ratio within which a candidate equal to stable is proved by so many requests.
 
-    What margin would do when the one asked for is too narrow for the traffic. Infinite when no
-    ratio up to 10,000 is (no events). Raises ValueError as `needed_requests`.
+    What margin would do when the one asked for is too narrow for the traffic; the outlook's own
+    candidate rate is not used. Infinite when no ratio up to 10,000 is whose bound leaves room
+    for a worse rate. Raises ValueError as `needed_requests`.
     """
-    _check_probability(chance, "chance")
-    equal = Outlook(stable_rate=stable_rate, candidate_rate=stable_rate, weight=weight)
+    p = outlook.stable_rate
+    most = _LARGEST_RATIO if lower_is_worse or p == 0 else min(_LARGEST_RATIO, 1 / p)
+    is_proved = _is_proved(outlook, alpha, requests, chance, lower_is_worse=lower_is_worse)
+    return math.exp(_smallest(lambda x: is_proved(Bound(math.exp(x))), 1e-3, math.log(most)))
 
-    def missing(log_ratio: float) -> float:
-        return chance - chance_to_decide(equal, Bound(math.exp(log_ratio)), alpha, requests)
 
-    low, top = 1e-3, math.log(_LARGEST_RATIO)
-    if missing(top) > 0:
+def provable_absolute(
+    outlook: Outlook,
+    ratio: float,
+    alpha: float,
+    requests: float,
+    *,
+    chance: float = 0.8,
+    lower_is_worse: bool = False,
+) -> float:
+    """
+    The smallest absolute part beside a ratio within which a candidate equal to stable is proved.
+
+    As `provable_ratio`: infinite when there is none whose bound leaves room for a worse rate.
+    """
+    p = outlook.stable_rate
+    room = p / ratio if lower_is_worse else 1 - ratio * p
+    if room <= 0:
         return math.inf
-    return math.exp(low if missing(low) <= 0 else brentq(missing, low, top, rtol=1e-6))
+    is_proved = _is_proved(outlook, alpha, requests, chance, lower_is_worse=lower_is_worse)
+    return _smallest(lambda x: is_proved(Bound(ratio, x)), 1e-9 * room, room)
+
+
+def _is_proved(
+    outlook: Outlook, alpha: float, requests: float, chance: float, *, lower_is_worse: bool
+) -> Callable[[Bound], bool]:
+    """Whether a bound is proved by so many requests, with that chance, when the versions are equal."""
+    _check_probability(chance, "chance")
+    equal = replace(outlook, candidate_rate=outlook.stable_rate)
+
+    def is_proved(bound: Bound) -> bool:
+        reached = chance_to_decide(equal, bound, alpha, requests, lower_is_worse=lower_is_worse)
+        return reached >= chance
+
+    return is_proved
 
 
 def _growth(outlook: Outlook, bound: Bound, *, lower_is_worse: bool) -> tuple[Array, Array]:
@@ -222,15 +257,35 @@ def _kl(p: float, q: float) -> float:
     return float(rel_entr(p, q) + rel_entr(1 - p, 1 - q))
 
 
-def _least(function: Callable[[float], float], near: float) -> float:
-    """Least value over [0, 1]: a grid in log distance from both ends, refined at its minimum."""
-    ends = np.geomspace(1e-9, 0.5, 600)
-    grid = np.unique(np.concatenate([[0.0, near, 1.0], ends, 1 - ends]))
-    values = np.array([function(float(x)) for x in grid])
-    i = int(values.argmin())
-    around = (float(grid[max(i - 1, 0)]), float(grid[min(i + 1, len(grid) - 1)]))
-    refined = minimize_scalar(function, bounds=around, method="bounded", options={"xatol": 1e-12})
-    return float(min(values[i], refined.fun))
+def _bases(bound: Bound, *, lower_is_worse: bool) -> tuple[float, float]:
+    """The rates of stable, least and most, with which the candidate's on the bound is in [0, 1]."""
+    if lower_is_worse:
+        return min(1.0, bound.ratio * bound.absolute), 1.0
+    most = (1 - bound.absolute) / bound.ratio if bound.ratio else 1.0
+    return 0.0, min(1.0, max(0.0, most))
+
+
+def _least(function: Callable[[float], float], low: float, high: float) -> float:
+    """Least value of a convex function: divergences are, and the bound is a line."""
+    found = min(function(low), function(high))
+    for _ in range(2 * _HALVINGS):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        at_left, at_right = function(left), function(right)
+        found = min(found, at_left, at_right)
+        low, high = (low, right) if at_left < at_right else (left, high)
+    return found
+
+
+def _smallest(is_enough: Callable[[float], bool], low: float, high: float) -> float:
+    """The smallest x from `low` on that is enough; infinite when `high` is not."""
+    if not is_enough(high):
+        return math.inf
+    if is_enough(low):
+        return low
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
 
 
 def _check_probability(value: float, name: str) -> None:
