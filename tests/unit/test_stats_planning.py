@@ -123,6 +123,18 @@ def test_bursts_need_as_many_times_more_requests_as_they_are_dispersed():
         assert bursty == pytest.approx(4 * calm, rel=1e-3)
 
 
+def test_a_common_event_is_planned_as_the_rare_one_that_is_counted_in_its_place():
+    right = replace(outlook(0.98, 0.98, 0.2), counts_others=True)
+    wrong = outlook(0.02, 0.02, 0.2)
+    # At most 0.9 points fewer right answers is at most 0.9 points more wrong ones.
+    found = needed_requests(right, Bound(1.0, 0.009), ALPHA, lower_is_worse=True)
+    assert found == pytest.approx(needed_requests(wrong, Bound(1.0, 0.009), ALPHA), rel=1e-6)
+    plain = replace(right, counts_others=False)
+    assert found < needed_requests(plain, Bound(1.0, 0.009), ALPHA, lower_is_worse=True)
+    least = provable_absolute(right, 1.0, ALPHA, 2000, lower_is_worse=True)
+    assert least == pytest.approx(provable_absolute(wrong, 1.0, ALPHA, 2000), rel=1e-6)
+
+
 def test_without_events_only_an_absolute_margin_can_be_planned():
     assert needed_requests(outlook(0.0, 0.0), Bound(2.0), ALPHA) == math.inf
     assert needed_requests(outlook(0.0, 0.0), Bound(1.0, 0.01), ALPHA) == pytest.approx(

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy.special import log_ndtr, ndtr, rel_entr, softmax
 
-from modelrollout.stats.counts import Bound, log_harm_of, log_mixture_of, log_safety_of
+from modelrollout.stats.counts import (
+    Bound,
+    complemented,
+    log_harm_of,
+    log_mixture_of,
+    log_safety_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,14 +38,17 @@ class Outlook:
     """
     What is expected of the two versions: rates in [0, 1], and the candidate's share of requests.
 
-    `dispersion` is the factor by which events come in bursts and evidence is tempered. Raises
-    ValueError for a rate outside [0, 1], a weight outside (0, 1) and a dispersion below 1.
+    `dispersion` is the factor by which events come in bursts and evidence is tempered.
+    `counts_others` is whether the requests without the event are counted, because it is the common
+    outcome (`counts.complemented`); rates and bounds stay those of the event. Raises ValueError for
+    a rate outside [0, 1], a weight outside (0, 1) and a dispersion below 1.
     """
 
     stable_rate: float
     candidate_rate: float
     weight: float
     dispersion: float = 1.0
+    counts_others: bool = False
 
     def __post_init__(self) -> None:
         if not (0 <= self.stable_rate <= 1 and 0 <= self.candidate_rate <= 1):
@@ -217,6 +226,9 @@ def _is_proved(
 def _growth(outlook: Outlook, bound: Bound, *, lower_is_worse: bool) -> tuple[Array, Array]:
     """Mean and standard deviation of log e per candidate request, at each grid point."""
     p_b, p_c = outlook.stable_rate, outlook.candidate_rate
+    if outlook.counts_others:
+        p_b, p_c = 1 - p_b, 1 - p_c
+        _, bound, lower_is_worse = complemented((), bound, lower_is_worse=lower_is_worse)
     edge = _edge(p_b, bound, lower_is_worse=lower_is_worse)
     is_harm = p_c < edge if lower_is_worse else p_c > edge
     evidence = log_harm_of if is_harm else log_safety_of
