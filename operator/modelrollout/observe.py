@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -15,15 +14,11 @@ from modelrollout.adapters.cluster import (
     SERVICES,
     Object,
 )
-from modelrollout.adapters.routers.gateway_api import View
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
-from modelrollout.core import analysis, facts
-from modelrollout.core.evidence import Grid, Histogram, Kind, Measure, Reading
-from modelrollout.core.measures import measures_of
+from modelrollout.core import facts
 from modelrollout.core.observation import (
     Command,
-    Level,
     MissingService,
     Observation,
     Problem,
@@ -34,8 +29,9 @@ from modelrollout.core.observation import (
 )
 from modelrollout.core.plan import traffic_of
 from modelrollout.core.revision import revision_of, same_model
-from modelrollout.errors import MetricsUnavailable, NotFound, Refused
-from modelrollout.world import MetricSource, World
+from modelrollout.errors import NotFound, Refused
+from modelrollout.metrics import with_metrics
+from modelrollout.world import World
 
 
 def rollout_of(body: Object) -> Rollout:
@@ -76,13 +72,6 @@ def _command(annotations: dict[str, str]) -> Command | None:
     return Command(text=text[:64], by=annotations.get(api.COMMAND_BY, "")[:256], verb=verb)
 
 
-BEFORE_SECONDS = 60.0
-"""How far back stable's answers tell where its quantiles lie now."""
-METRICS_SECONDS = 10.0
-"""All the time that a pass has for its metrics, however many guardrails there are."""
-LATE = f"Prometheus did not answer within {METRICS_SECONDS:g} s."
-
-
 async def observe(rollout: Rollout, world: World) -> Observation:
     """Ask the cluster and the route, and the metrics if a step is being judged."""
     now = world.clock()
@@ -109,7 +98,7 @@ async def observe(rollout: Rollout, world: World) -> Observation:
         candidate=candidate.workload,
         route=view.route,
     )
-    return await _with_metrics(rollout, known, seen, view, world)
+    return await with_metrics(rollout, known, seen, view.split, world)
 
 
 # --- the two versions ---------------------------------------------------------------------
@@ -337,111 +326,3 @@ def _overlap(stable: _Found, candidate: _Found) -> Problem | None:
             )
             return Problem(reason=Reason.SELECTOR_OVERLAP, message=message)
     return None
-
-
-# --- the metrics --------------------------------------------------------------------------
-
-
-async def _with_metrics(
-    rollout: Rollout,
-    known: api.ModelRolloutStatus,
-    seen: Observation,
-    view: View,
-    world: World,
-) -> Observation:
-    """The observation with what the metrics say, when the step in force is one to judge."""
-    spec = rollout.spec
-    assert spec is not None
-    source = world.metrics.get(spec.analysis.provider)
-    stable, candidate = seen.stable, seen.candidate
-    if source is None or stable is None or candidate is None:
-        return seen
-    if known.step_start_time is None or known.candidate != candidate.version:
-        return seen
-    if rollout.command is not None or candidate.endpoints == 0:
-        # What is to be done now does not wait for metrics.
-        return seen
-    levels = await _levels(rollout, source, seen.now)
-    if not 0 < known.weight.wanted < api.FULL_WEIGHT:
-        # One version has all requests: there is nothing to compare.
-        return replace(seen, levels=levels)
-    measures = measures_of(spec.analysis, rollout.namespace, stable, candidate, view.split)
-    start = facts.as_seconds(known.step_start_time)
-    width = float(spec.analysis.interval_seconds)
-    checkpoints = [analysis.resumed(each, known.checkpoint, start) for each in measures]
-    answers = await asyncio.gather(
-        *(
-            _ask(
-                measure,
-                checkpoint,
-                Grid(start=start, width=width, watermark=checkpoint.watermark),
-                source,
-                seen.now,
-            )
-            for measure, checkpoint in zip(measures, checkpoints, strict=True)
-        )
-    )
-    asked = dict(zip((each.name for each in measures), answers, strict=True))
-    return replace(
-        seen,
-        levels=levels,
-        measures=measures,
-        readings={name: reading for name, (reading, _) in asked.items()},
-        histograms={name: found for name, (_, found) in asked.items() if found is not None},
-    )
-
-
-async def _ask(
-    measure: Measure,
-    checkpoint: api.GuardrailCheckpoint,
-    grid: Grid,
-    source: MetricSource,
-    now: float,
-) -> tuple[Reading, Histogram | None]:
-    """One guardrail's windows, or, until a distribution has thresholds, stable's histogram."""
-    try:
-        async with asyncio.timeout(METRICS_SECONDS):
-            if measure.query.kind is Kind.DISTRIBUTION and not checkpoint.thresholds:
-                histogram = await _stable_histogram(measure, grid, source, now)
-                return Reading(watermark=grid.watermark), histogram
-            query = analysis.with_thresholds(measure.query, checkpoint)
-            return await source.read(query, grid, now), None
-    except (MetricsUnavailable, TimeoutError) as error:
-        return Reading(watermark=grid.watermark, blind=str(error) or LATE), None
-
-
-async def _stable_histogram(
-    measure: Measure, grid: Grid, source: MetricSource, now: float
-) -> Histogram:
-    """
-    What stable answered before the step, so that the step's own answers are all evidence.
-
-    Where that is too little (a route that has just been adopted), what it has answered since.
-    """
-    with contextlib.suppress(MetricsUnavailable):
-        start = grid.start - BEFORE_SECONDS
-        earlier = await source.histogram(measure.query, start, grid.start)
-        if analysis.is_enough(earlier):
-            return replace(earlier, until=grid.start)
-    return replace(await source.histogram(measure.query, grid.start, now), until=now)
-
-
-async def _levels(rollout: Rollout, source: MetricSource, now: float) -> dict[str, Level]:
-    assert rollout.spec is not None
-    limits = {
-        each.name: each.limit.query
-        for each in rollout.spec.analysis.guardrails
-        if each.limit is not None
-    }
-    levels = await asyncio.gather(
-        *(_level(query, rollout.namespace, source, now) for query in limits.values())
-    )
-    return dict(zip(limits, levels, strict=True))
-
-
-async def _level(query: str, namespace: str, source: MetricSource, now: float) -> Level:
-    try:
-        async with asyncio.timeout(METRICS_SECONDS):
-            return Level(value=await source.value(query, namespace, now))
-    except (MetricsUnavailable, TimeoutError) as error:
-        return Level(value=None, blind=str(error) or LATE)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from builders import NOW, a_rollout, a_spec, an_observation, the_measures
+from modelrollout.api import v1alpha1 as api
 from modelrollout.api.v1alpha1 import Verdict
-from modelrollout.core import analysis
+from modelrollout.core import analysis, collect, limits
 from modelrollout.core.evidence import Counts, Histogram, Reading, Window
 from modelrollout.core.observation import Level
 
@@ -29,8 +30,8 @@ def judged(settings, measures, given, levels=None, limits=(), now=NOW):
     checkpoints = {each.name: each for each in limits}
     for measure in measures:
         reading = Reading(windows=tuple(given), watermark=NOW + 5 * len(given))
-        fresh = analysis.fresh(measure, NOW)
-        checkpoints[measure.name] = analysis.collect(measure, fresh, reading)
+        fresh = collect.fresh(measure, NOW)
+        checkpoints[measure.name] = collect.collect(measure, fresh, reading)
     return analysis.judge(settings, measures, checkpoints, {}, levels or {}, now)
 
 
@@ -73,8 +74,8 @@ def test_any_failing_guardrail_fails_and_is_named():
     checkpoints = {}
     for measure, candidate in zip(measures, [(100, 1), (100, 40)], strict=True):
         reading = Reading(windows=(window((900, 9), candidate),), watermark=NOW + 5)
-        fresh = analysis.fresh(measure, NOW)
-        checkpoints[measure.name] = analysis.collect(measure, fresh, reading)
+        fresh = collect.fresh(measure, NOW)
+        checkpoints[measure.name] = collect.collect(measure, fresh, reading)
     found = analysis.judge(settings, measures, checkpoints, {}, {}, NOW)
     assert found.verdict is Verdict.FAIL
     assert found.culprits == ("other",)
@@ -88,7 +89,7 @@ def test_what_is_not_required_neither_passes_nor_blinds():
         many = tuple(window((900, 90), (900, 90), start=NOW + 5 * i) for i in range(20))
         given = many if measure.required else ()
         reading = Reading(windows=given, watermark=NOW + 100)
-        checkpoints[measure.name] = analysis.collect(measure, analysis.fresh(measure, NOW), reading)
+        checkpoints[measure.name] = collect.collect(measure, collect.fresh(measure, NOW), reading)
     readings = {"optional": Reading(watermark=NOW, blind="it is not there")}
     found = analysis.judge(settings, measures, checkpoints, readings, {}, NOW)
     assert found.verdict is Verdict.PASS
@@ -100,16 +101,16 @@ def test_evidence_collected_with_other_settings_is_not_carried_on():
     _, (measure,) = guardrails(PROPORTION)
     _, (stricter,) = guardrails(PROPORTION | {"tolerance": {"ratio": "1.1"}})
     reading = Reading(windows=(window((900, 9), (100, 30)),), watermark=NOW + 5)
-    stored = analysis.collect(measure, analysis.fresh(measure, NOW), reading)
-    assert analysis.resumed(measure, [stored], NOW) == stored
-    assert analysis.resumed(stricter, [stored], NOW) == analysis.fresh(stricter, NOW)
+    stored = collect.collect(measure, collect.fresh(measure, NOW), reading)
+    assert collect.resumed(measure, [stored], NOW) == stored
+    assert collect.resumed(stricter, [stored], NOW) == collect.fresh(stricter, NOW)
 
 
 def test_a_window_that_was_counted_is_not_counted_again():
     _, (measure,) = guardrails(PROPORTION)
     reading = Reading(windows=(window((900, 9), (100, 30)),), watermark=NOW + 5)
-    once = analysis.collect(measure, analysis.fresh(measure, NOW), reading)
-    assert analysis.collect(measure, once, reading) == once
+    once = collect.collect(measure, collect.fresh(measure, NOW), reading)
+    assert collect.collect(measure, once, reading) == once
 
 
 LATENCY = {"name": "latency", "distribution": {"histogram": {"metric": "seconds"}}}
@@ -117,12 +118,12 @@ LATENCY = {"name": "latency", "distribution": {"histogram": {"metric": "seconds"
 
 def test_thresholds_wait_for_enough_of_stable_and_are_then_fixed():
     _, (measure,) = guardrails(LATENCY)
-    fresh = analysis.fresh(measure, NOW)
+    fresh = collect.fresh(measure, NOW)
     bounds = (0.1, 0.2, 0.5, 1.0, float("inf"))
     few = Histogram(bounds=bounds, cumulative=(50, 80, 95, 99, 100))
     enough = Histogram(bounds=bounds, cumulative=(500, 800, 950, 990, 1000))
-    assert analysis.choose(measure, fresh, few, NOW + 5) == fresh
-    chosen = analysis.choose(measure, fresh, enough, NOW + 5)
+    assert collect.choose(measure, fresh, few, NOW + 5) == fresh
+    chosen = collect.choose(measure, fresh, enough, NOW + 5)
     assert chosen.thresholds
     assert set(chosen.gated) <= set(chosen.thresholds)
     assert chosen.watermark == NOW + 5
@@ -141,16 +142,14 @@ def test_thresholds_wait_for_enough_of_stable_and_are_then_fixed():
 def test_a_limit_fails_when_it_was_exceeded_for_long_enough(value, since, verdict):
     limit = {"name": "load", "limit": {"query": "x", "max": "1", "forSeconds": 30}}
     settings, measures = guardrails(limit)
-    stored = analysis.GuardrailCheckpoint(name="load", key="limit", beyond_since=since)
+    stored = api.GuardrailCheckpoint(name="load", key="limit", beyond_since=since)
     found = judged(settings, measures, [], {"load": Level(value=value)}, [stored])
     assert found.guardrails[0].verdict == verdict
 
 
 def test_an_unreadable_limit_keeps_its_clock_running():
     (guardrail,) = guardrails({"name": "load", "limit": {"query": "x", "max": "1"}})[0].guardrails
-    beyond = analysis.track_limit(guardrail, None, Level(value=2.0), NOW)
+    beyond = limits.track_limit(guardrail, None, Level(value=2.0), NOW)
     assert beyond.beyond_since == NOW
-    assert (
-        analysis.track_limit(guardrail, beyond, Level(value=None, blind="away"), NOW + 9) == beyond
-    )
-    assert analysis.track_limit(guardrail, beyond, Level(value=0.5), NOW + 9).beyond_since is None
+    assert limits.track_limit(guardrail, beyond, Level(value=None, blind="away"), NOW + 9) == beyond
+    assert limits.track_limit(guardrail, beyond, Level(value=0.5), NOW + 9).beyond_since is None

@@ -59,6 +59,8 @@ class Reason(StrEnum):
     CANDIDATE_NOT_READY = "CandidateNotReady"
     NOT_ENOUGH_EVIDENCE = "NotEnoughEvidence"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
+    SPLIT_MISMATCH = "SplitMismatch"
+    PLACEBO_FAILED = "PlaceboFailed"
     INCONCLUSIVE = "Inconclusive"
     IN_PROGRESS = "InProgress"
     NOTHING_ON_TRIAL = "NothingOnTrial"

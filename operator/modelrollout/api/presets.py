@@ -59,6 +59,9 @@ TOLERANCE = Difference(ratio="1.5", absolute="0.001")
 MARGIN = Difference(ratio="2", absolute="0.005")
 TAIL_TOLERANCE = Difference(ratio="1.5", absolute="0.001")
 TAIL_MARGIN = Difference(ratio="2", absolute="0.01")
+# Of a value itself: a mean, or a quantile in seconds.
+VALUE_TOLERANCE = Difference(ratio="1.1")
+VALUE_MARGIN = Difference(ratio="1.25")
 
 
 def expanded(guardrail: Guardrail) -> Guardrail:
@@ -86,6 +89,9 @@ def _differences(guardrail: Guardrail, *, is_tail: bool) -> tuple[Difference, Di
     """Given differences win; a default is widened so that margin never lies below tolerance."""
     default_tolerance = TAIL_TOLERANCE if is_tail else TOLERANCE
     default_margin = TAIL_MARGIN if is_tail else MARGIN
+    is_quantile = guardrail.distribution is not None and guardrail.distribution.quantile is not None
+    if guardrail.mean is not None or is_quantile:
+        default_tolerance, default_margin = VALUE_TOLERANCE, VALUE_MARGIN
     if guardrail.rate is not None:
         default_tolerance, default_margin = Difference(ratio="1.5"), Difference(ratio="2")
     tolerance = guardrail.tolerance

@@ -377,8 +377,36 @@ class EventRate(ApiModel):
     """events is the counter of the events."""
 
 
+class Mean(ApiModel):
+    """The average of a value: a score, tokens per answer, a price."""
+
+    sum: MetricSelector
+    """sum is the counter that grows by the values; none of them is negative."""
+    count: MetricSelector
+    """count is the counter of the values."""
+    max: Decimal | None = None
+    """max is the largest value there can be. With it the comparison is exact at any number of requests; without it, it begins after 30 windows."""
+
+
+class Slices(ApiModel):
+    """Groups of requests that are also watched one by one."""
+
+    label: LabelName
+    """label of the metric whose values are the slices, for example country."""
+    top: Annotated[int, Field(ge=1, le=20)] = 10
+    """top is how many slices are watched: those with most requests when the evidence begins."""
+
+
 class Distribution(ApiModel):
-    """A classic Prometheus histogram, compared at several thresholds of its tail."""
+    """A Prometheus histogram, compared at several thresholds of its tail, or at one quantile."""
+
+    rules = (
+        Rule(
+            "!has(self.quantile) || !has(self.limits) || self.limits.size() == 0",
+            "limits are thresholds of the whole tail: leave them out, or leave quantile out",
+            lambda it: it.quantile is None or not it.limits,
+        ),
+    )
 
     histogram: MetricSelector
     """histogram is the metric, without _bucket."""
@@ -387,6 +415,8 @@ class Distribution(ApiModel):
         Field(max_length=4, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = ()
     """limits are bucket bounds that matter to you (an SLO), in the histogram's unit; they are compared in any case."""
+    quantile: Rate | None = None
+    """quantile, for example 0.99, compares the versions at this quantile alone; tolerance and margin then speak of its value (ratio 1.1: at most 1.1 times as slow), as finely as the buckets allow."""
 
 
 class Limit(ApiModel):
@@ -456,7 +486,21 @@ def _sources(guardrail: Guardrail) -> int:
         guardrail.proportion,
         guardrail.rate,
         guardrail.distribution,
+        guardrail.mean,
         guardrail.limit,
+    )
+
+
+def _comparative(guardrail: Guardrail) -> tuple[object, ...]:
+    """What only a comparison of the versions can use."""
+    return (
+        guardrail.tolerance,
+        guardrail.margin,
+        guardrail.direction,
+        guardrail.version_label,
+        guardrail.slices,
+        guardrail.weight,
+        guardrail.delay_seconds,
     )
 
 
@@ -488,16 +532,32 @@ class Guardrail(ApiModel):
 
     rules = (
         Rule(
-            "[has(self.preset), has(self.proportion), has(self.rate), has(self.distribution), has(self.limit)].filter(x, x).size() == 1",
-            "give exactly one of preset, proportion, rate, distribution and limit",
+            "[has(self.preset), has(self.proportion), has(self.rate), has(self.distribution), has(self.mean), has(self.limit)].filter(x, x).size() == 1",
+            "give exactly one of preset, proportion, rate, distribution, mean and limit",
             lambda it: _sources(it) == 1,
         ),
         Rule(
-            "!has(self.limit) || !(has(self.tolerance) || has(self.margin) || has(self.direction) || has(self.versionLabel))",
-            "a limit is a plain threshold: tolerance, margin, direction and versionLabel do not apply",
+            "!has(self.limit) || !(has(self.tolerance) || has(self.margin) || has(self.direction) || has(self.versionLabel) || has(self.slices) || has(self.weight) || has(self.delaySeconds))",
+            "a limit is a plain threshold: tolerance, margin, direction, versionLabel, slices, weight and delaySeconds do not apply",
+            lambda it: it.limit is None or not _given(*_comparative(it)),
+        ),
+        Rule(
+            "!has(self.rate) || !has(self.slices)",
+            "slices need requests to share out: a rate counts events over the life of a pod",
+            lambda it: it.rate is None or it.slices is None,
+        ),
+        Rule(
+            "!has(self.weight) || !self.weight.matches(r'^[0.]*$')",
+            "weight must be above 0: a guardrail without a share of the error budget can never fail",
+            lambda it: it.weight is None or float(it.weight) > 0,
+        ),
+        Rule(
+            "!has(self.direction) || !has(self.distribution) || !has(self.distribution.quantile) || self.direction == 'HigherIsWorse'",
+            "a quantile is compared upwards: leave direction out",
             lambda it: (
-                it.limit is None
-                or not _given(it.tolerance, it.margin, it.direction, it.version_label)
+                it.distribution is None
+                or it.distribution.quantile is None
+                or it.direction is not Direction.LOWER
             ),
         ),
         Rule(
@@ -528,8 +588,12 @@ class Guardrail(ApiModel):
     """rate compares events per pod-second."""
     distribution: Distribution | None = None
     """distribution compares the tails of a histogram."""
+    mean: Mean | None = None
+    """mean compares averages."""
     limit: Limit | None = None
     """limit is a plain threshold on a PromQL expression."""
+    slices: Slices | None = None
+    """slices are groups of requests that are watched one by one, too: a version that fails one of them fails."""
     direction: Direction | None = None
     """direction says which way is worse. It defaults to HigherIsWorse."""
     tolerance: Difference | None = None
@@ -540,6 +604,10 @@ class Guardrail(ApiModel):
     """versionLabel is the label whose value tells the versions apart: the model's version where it is given, else the Deployment's name. Without it, samples belong to a version by their pod label."""
     required: bool = True
     """required guardrails must pass before the next step; others can only fail."""
+    weight: Decimal | None = None
+    """weight is the guardrail's share of falseRollbackRate, relative to the others'. It defaults to 1; a larger share is found out sooner."""
+    delay_seconds: Annotated[int, Field(ge=1, le=30 * DAY_SECONDS)] | None = None
+    """delaySeconds is how long after a request its event is known (a label, a click). In each step only what comes later than this can prove the guardrail."""
 
 
 class OnInconclusive(StrEnum):
@@ -693,6 +761,19 @@ class Estimate(ApiModel):
     """value is the rate of events among them."""
 
 
+class SliceStatus(ApiModel):
+    """What is known of one slice of a guardrail."""
+
+    name: Text
+    """name is the value of the slices' label."""
+    harm: Annotated[str, Field(max_length=16)]
+    """harm is the evidence that the candidate is worse in this slice, as a share of what names it."""
+    stable: Estimate
+    """stable version's figures in this step."""
+    candidate: Estimate
+    """candidate version's figures in this step."""
+
+
 class GuardrailStatus(ApiModel):
     """What is known of one guardrail."""
 
@@ -710,6 +791,13 @@ class GuardrailStatus(ApiModel):
     """harm is the evidence that the candidate is worse, as a share of what a rollback needs (1 decides)."""
     safety: Annotated[str, Field(max_length=16)] | None = None
     """safety is the evidence that the candidate is within its margin, as a share of what the next step needs (1 decides)."""
+    placebo: Annotated[str, Field(max_length=16)] | None = None
+    """placebo is the evidence that one half of stable's pods is worse than the other, as a share of what makes the guardrail untrusted (1 decides)."""
+    slices: Annotated[
+        tuple[SliceStatus, ...],
+        Field(max_length=20, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ()
+    """slices one by one, the worst first."""
 
 
 class Rejection(ApiModel):
@@ -758,6 +846,19 @@ class HistoryEntry(ApiModel):
 Points = Annotated[tuple[float, ...], Field(max_length=64)]
 
 
+class SliceCheckpoint(ApiModel):
+    """The evidence of one slice."""
+
+    name: Text
+    """name is the value of the slices' label."""
+    harm: Annotated[tuple[Points, ...], Field(max_length=8)] = ()
+    """harm evidence, as of the guardrail."""
+    stable: Annotated[tuple[float, ...], Field(max_length=9)] = ()
+    """stable version's exposure and events in this step."""
+    candidate: Annotated[tuple[float, ...], Field(max_length=9)] = ()
+    """candidate version's exposure and events in this step."""
+
+
 class GuardrailCheckpoint(ApiModel):
     """The evidence of one guardrail, as compact as it can be resumed from."""
 
@@ -781,8 +882,38 @@ class GuardrailCheckpoint(ApiModel):
     """candidate version's exposure and events in this step."""
     windows: Annotated[int, Field(ge=0)] = 0
     """windows counted in this step."""
+    dispersion: Annotated[tuple[float, ...], Field(max_length=8)] = ()
+    """dispersion is the factor by which events come in bursts, per threshold; empty until stable's history was read."""
+    counts_others: bool = False
+    """countsOthers is whether the requests without the event are counted, because the event is the common outcome."""
+    placebo: Annotated[tuple[Points, ...], Field(max_length=16)] = ()
+    """placebo is the harm evidence between two halves of stable's pods, both ways."""
+    slices: Annotated[
+        tuple[SliceCheckpoint, ...],
+        Field(
+            max_length=20,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ] = ()
+    """slices and their evidence."""
     beyond_since: float | None = None
     """beyondSince is since when a limit has been exceeded, in Unix seconds."""
+
+
+class SplitStatus(ApiModel):
+    """Whether requests reach the versions in the shares that were asked for."""
+
+    stable: Annotated[float, Field(ge=0)] = 0
+    """stable version's requests at this step's weight."""
+    candidate: Annotated[float, Field(ge=0)] = 0
+    """candidate version's requests at this step's weight."""
+    earlier: float = 0
+    """earlier is the evidence of a mismatch of the steps before, as log e."""
+    mismatch: bool = False
+    """mismatch is whether it was proved; it stays until the next candidate."""
 
 
 class ConditionStatus(StrEnum):
@@ -863,6 +994,13 @@ class ModelRolloutStatus(ApiModel):
         ),
     ] = ()
     """guardrails one by one."""
+    warnings: Annotated[
+        tuple[Sentence, ...],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ()
+    """warnings say, before the first step, what these settings and this traffic cannot decide."""
+    split: SplitStatus | None = None
+    """split compares the shares of requests with the weights; absent where no guardrail counts at the gateway."""
     history: Annotated[
         tuple[HistoryEntry, ...],
         Field(max_length=20, json_schema_extra={"x-kubernetes-list-type": "atomic"}),

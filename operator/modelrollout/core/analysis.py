@@ -1,26 +1,33 @@
 """
-The bridge between rollouts and statistics: evidence is collected, then judged.
+What the collected evidence says: of each guardrail, and of all together.
 
-`collect` adds a reading's windows to a guardrail's checkpoint. Harm evidence grows over the
-whole rollout, so that one error rate covers all of it; safety evidence starts anew in each
-step, because load changes with weight. `judge` weighs all guardrails: any harm rolls back,
-every required guardrail must be proved safe to go on, and what cannot be read is neither.
+Any harm rolls back, every required guardrail must be proved safe to go on, and what cannot be
+read, or cannot be trusted, is neither.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from modelrollout.api import v1alpha1 as api
-from modelrollout.api.v1alpha1 import Estimate, GuardrailCheckpoint, GuardrailStatus, Verdict
-from modelrollout.core.evidence import Counts, Histogram, Kind, Measure, Query, Reading, Window
+from modelrollout.api.v1alpha1 import (
+    Estimate,
+    GuardrailCheckpoint,
+    GuardrailStatus,
+    SliceStatus,
+    Verdict,
+)
+from modelrollout.core.collect import ENOUGH_TO_CHOOSE, Row, Rows
+from modelrollout.core.evidence import Kind, Measure, Reading
+from modelrollout.core.limits import limit_status
 from modelrollout.core.observation import Level
-from modelrollout.stats import combine, counts, histograms
+from modelrollout.stats import combine, counts, histograms, means
 
-ENOUGH_TO_CHOOSE = 200
-"""Requests of stable from which its quantiles are placed well enough to choose thresholds."""
+NOTABLE = 1.5
+"""A dispersion that slows the decision so much that people are told."""
+MANY_WINDOWS = f"an average begins to tell after {means.LEAST_WINDOWS} windows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,8 @@ class Judgement:
     """The candidate's, by the required guardrail that has fewest; None where none counts them."""
     blind: tuple[str, ...]
     """Required guardrails that could not be read."""
+    untrusted: tuple[str, ...]
+    """Guardrails that found a difference between two halves of stable."""
 
     def says(self, *names: str) -> str:
         """The messages of the named guardrails (of all, if none is named), as one sentence."""
@@ -41,134 +50,20 @@ class Judgement:
         return "; ".join(f"{each.name}: {each.message}" for each in chosen)
 
 
-# --- collect ------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evidence:
+    """One guardrail's, as logs of e-values."""
 
+    harm: float
+    safety: float
+    placebo: float
+    slices: Mapping[str, float]
+    is_trusted: bool
 
-def fresh(measure: Measure, watermark: float) -> GuardrailCheckpoint:
-    """No evidence yet. A distribution's thresholds are chosen later, from stable's answers."""
-    width = 0 if measure.query.kind is Kind.DISTRIBUTION else 1
-    return _with_room(
-        GuardrailCheckpoint(name=measure.name, key=measure.key, watermark=watermark), width
-    )
-
-
-def _with_room(checkpoint: GuardrailCheckpoint, width: int) -> GuardrailCheckpoint:
-    return checkpoint.model_copy(
-        update={
-            **_nothing_in_step(width),
-            "harm": ((0.0,) * counts.HARM_POINTS,) * width,
-        }
-    )
-
-
-def _nothing_in_step(width: int) -> dict[str, object]:
-    """What belongs to one step, for a number of thresholds."""
-    return {
-        "safety": ((0.0,) * counts.SAFETY_POINTS,) * width,
-        "stable": (0.0,) * (width + 1),
-        "candidate": (0.0,) * (width + 1),
-        "windows": 0,
-    }
-
-
-def resumed(
-    measure: Measure, checkpoints: Sequence[GuardrailCheckpoint], watermark: float
-) -> GuardrailCheckpoint:
-    """The checkpoint to go on from: the stored one if it was collected under the same settings."""
-    for each in checkpoints:
-        if each.name == measure.name and each.key == measure.key:
-            return each
-    return fresh(measure, watermark)
-
-
-def at_new_step(checkpoint: GuardrailCheckpoint, watermark: float) -> GuardrailCheckpoint:
-    """Harm evidence is kept, everything that belongs to one step starts anew."""
-    empty = _nothing_in_step(len(checkpoint.safety))
-    return checkpoint.model_copy(update={**empty, "watermark": watermark})
-
-
-def is_enough(histogram: Histogram) -> bool:
-    """Whether stable's quantiles can be placed by it."""
-    return bool(histogram.cumulative) and histogram.cumulative[-1] >= ENOUGH_TO_CHOOSE
-
-
-def choose(
-    measure: Measure, checkpoint: GuardrailCheckpoint, histogram: Histogram, now: float
-) -> GuardrailCheckpoint:
-    """Fix a distribution's thresholds; evidence begins after the answers they were chosen from."""
-    if not is_enough(histogram):
-        return checkpoint
-    bounds, cumulative = histogram.bounds, histogram.cumulative
-    thresholds = histograms.choose_thresholds(bounds, cumulative, limits=measure.limits)
-    gated = histograms.gate_thresholds(thresholds, bounds, cumulative, limits=measure.limits)
-    chosen = checkpoint.model_copy(
-        update={"thresholds": thresholds, "gated": gated, "watermark": now}
-    )
-    return _with_room(chosen, len(thresholds))
-
-
-def with_thresholds(query: Query, checkpoint: GuardrailCheckpoint) -> Query:
-    """The question, at the thresholds that were fixed when the evidence began."""
-    return replace(query, thresholds=tuple(checkpoint.thresholds))
-
-
-def collect(
-    measure: Measure, checkpoint: GuardrailCheckpoint, reading: Reading
-) -> GuardrailCheckpoint:
-    """The checkpoint with a reading's windows counted in."""
-    width = len(checkpoint.harm)
-    windows = [each for each in reading.windows if each.start >= checkpoint.watermark - 1e-6]
-    update: dict[str, object] = {"watermark": max(reading.watermark, checkpoint.watermark)}
-    if windows and width:
-        update |= {
-            "harm": _grown(checkpoint.harm, measure, windows, is_harm=True),
-            "safety": _grown(checkpoint.safety, measure, windows, is_harm=False),
-            "stable": _summed(checkpoint.stable, (each.stable for each in windows)),
-            "candidate": _summed(checkpoint.candidate, (each.candidate for each in windows)),
-            "windows": checkpoint.windows + len(windows),
-        }
-    return checkpoint.model_copy(update=update)
-
-
-def _grown(
-    state: Sequence[Sequence[float]], measure: Measure, windows: Sequence[Window], *, is_harm: bool
-) -> tuple[tuple[float, ...], ...]:
-    grow = counts.log_harm if is_harm else counts.log_safety
-    bound = measure.tolerance if is_harm else measure.margin
-    grown = []
-    for index, row in enumerate(state):
-        samples = _samples(windows, index, is_rate=measure.query.kind is Kind.RATE)
-        more = grow(samples, bound, lower_is_worse=measure.lower_is_worse)
-        grown.append(tuple(round(old + new, 6) for old, new in zip(row, more, strict=True)))
-    return tuple(grown)
-
-
-def _samples(windows: Sequence[Window], index: int, *, is_rate: bool) -> list[counts.Sample]:
-    """
-    One threshold of the windows.
-
-    Programs do not export two counters at one instant: an event can be seen a scrape before its
-    request. Every event is a request, so there were at least as many of these. Of a rate, events
-    in no time at all say nothing.
-    """
-    samples = []
-    for each in windows:
-        stable_n, stable_k = each.stable.n, each.stable.k[index]
-        candidate_n, candidate_k = each.candidate.n, each.candidate.k[index]
-        if is_rate and min(stable_n, candidate_n) <= 0:
-            continue
-        if not is_rate:
-            stable_n, candidate_n = max(stable_n, stable_k), max(candidate_n, candidate_k)
-        samples.append(counts.Sample(stable_n, stable_k, candidate_n, candidate_k))
-    return samples
-
-
-def _summed(state: Sequence[float], more: Iterable[Counts]) -> tuple[float, ...]:
-    rows = [(each.n, *each.k) for each in more]
-    return tuple(sum(column) for column in zip(state, *rows, strict=True))
-
-
-# --- judge --------------------------------------------------------------------------------
+    @property
+    def counted(self) -> float:
+        """What it adds to the evidence of all: an untrusted one says nothing."""
+        return self.harm if self.is_trusted else 0.0
 
 
 def judge(
@@ -181,24 +76,22 @@ def judge(
 ) -> Judgement:
     """Weigh every guardrail. `checkpoints` hold the evidence, `readings` only what was blind."""
     alpha, beta = float(analysis.false_rollback_rate), float(analysis.false_promote_rate)
-    harm = {each.name: _log_harm(checkpoints[each.name]) for each in measures}
-    equal = dict.fromkeys(harm, 1.0)
-    is_harmed = bool(harm) and combine.log_weighted_mean(harm, equal) >= -math.log(alpha)
-    culprits = combine.culprits(harm, equal, alpha) if is_harmed else ()
-    if is_harmed and not culprits:
-        culprits = (max(harm, key=lambda name: harm[name]),)
+    evidence = {each.name: _evidence(each, checkpoints[each.name], alpha) for each in measures}
+    harm = {name: each.counted for name, each in evidence.items()}
+    weights = {each.name: each.weight for each in measures}
+    culprits = _culprits(harm, weights, alpha)
     statuses = tuple(
         _comparison(
             each,
             checkpoints[each.name],
-            harm=_share(harm[each.name], alpha / len(harm)),
+            evidence[each.name],
             blind=readings[each.name].blind if each.name in readings else "",
             is_culprit=each.name in culprits,
-            beta=beta,
+            rates=(alpha * each.weight / sum(weights.values()), alpha, beta),
         )
         for each in measures
     ) + tuple(
-        _limit(each, checkpoints.get(each.name), levels.get(each.name), now)
+        limit_status(each, checkpoints.get(each.name), levels.get(each.name), now)
         for each in analysis.guardrails
         if each.limit is not None
     )
@@ -215,7 +108,18 @@ def judge(
             for each in statuses
             if each.verdict is Verdict.NO_DATA and each.name in required
         ),
+        untrusted=tuple(name for name, each in evidence.items() if not each.is_trusted),
     )
+
+
+def _culprits(
+    harm: Mapping[str, float], weights: Mapping[str, float], alpha: float
+) -> tuple[str, ...]:
+    """Who is worse: named by closed testing, or, where that names nobody, who says so loudest."""
+    if not harm or combine.log_weighted_mean(harm, weights) < -math.log(alpha):
+        return ()
+    named = combine.culprits(harm, weights, alpha)
+    return named or (max(harm, key=lambda name: math.log(weights[name]) + harm[name]),)
 
 
 def _together(statuses: Sequence[GuardrailStatus], required: set[str]) -> Verdict:
@@ -240,47 +144,123 @@ def _fewest(
     return int(min(exposures)) if exposures else None
 
 
-def _log_harm(checkpoint: GuardrailCheckpoint) -> float:
-    return histograms.log_harm(checkpoint.harm) if checkpoint.harm else 0.0
+# --- one guardrail's evidence -------------------------------------------------------------------
+
+
+def _evidence(measure: Measure, checkpoint: GuardrailCheckpoint, alpha: float) -> _Evidence:
+    log = _log_mean_harm if _is_mean(checkpoint) else _log_harm
+    harm = log(checkpoint.harm)
+    slices = {each.name: log(each.harm) for each in checkpoint.slices}
+    if measure.slices:
+        harm = _with_slices(harm, slices, measure.slices)
+    placebo = log(checkpoint.placebo)
+    return _Evidence(
+        harm=harm,
+        safety=_log_safety(checkpoint),
+        placebo=placebo,
+        slices=slices,
+        is_trusted=placebo < -math.log(alpha),
+    )
+
+
+def _is_mean(checkpoint: GuardrailCheckpoint) -> bool:
+    return len(checkpoint.safety[:1] and checkpoint.safety[0]) == means.MEANS_STATE
+
+
+def _log_harm(rows: Rows) -> float:
+    return histograms.log_harm(rows) if rows else 0.0
+
+
+def _log_mean_harm(rows: Rows) -> float:
+    logs = [means.log_harm(row) for row in rows]
+    return _log_of_mean(logs) if logs else 0.0
+
+
+def _log_of_mean(logs: Sequence[float]) -> float:
+    names = {str(index): each for index, each in enumerate(logs)}
+    return combine.log_weighted_mean(names, dict.fromkeys(names, 1.0))
+
+
+def _with_slices(harm: float, slices: Mapping[str, float], most: int) -> float:
+    """Half of the bet is on all requests, half on the slices; a slice not yet seen counts as 1."""
+    absent = [0.0] * (most - len(slices))
+    return _log_of_mean([harm, _log_of_mean([*slices.values(), *absent])])
 
 
 def _log_safety(checkpoint: GuardrailCheckpoint) -> float:
-    if not checkpoint.thresholds:
-        rows = checkpoint.safety
-    else:
-        pairs = zip(checkpoint.thresholds, checkpoint.safety, strict=True)
+    rows = checkpoint.safety
+    if _is_mean(checkpoint):
+        return means.log_safety(rows[0])
+    if len(rows) == len(checkpoint.thresholds):
+        pairs = zip(checkpoint.thresholds, rows, strict=True)
         rows = tuple(row for threshold, row in pairs if threshold in checkpoint.gated)
     return histograms.log_safety(rows) if rows else 0.0
+
+
+# --- in words -----------------------------------------------------------------------------------
 
 
 def _comparison(
     measure: Measure,
     checkpoint: GuardrailCheckpoint,
+    evidence: _Evidence,
     *,
-    harm: str,
     blind: str,
     is_culprit: bool,
-    beta: float,
+    rates: tuple[float, float, float],
 ) -> GuardrailStatus:
-    log_safety = _log_safety(checkpoint)
-    index = _telling(checkpoint)
-    message = _figures(measure, checkpoint, index)
-    if is_culprit:
+    harm_rate, alpha, beta = rates
+    shown = _telling(checkpoint)
+    message = _figures(measure, checkpoint, shown)
+    slices = _slice_statuses(measure, checkpoint, evidence, alpha)
+    if not evidence.is_trusted:
+        verdict = Verdict.INCONCLUSIVE
+        message = (
+            f"untrusted, because two halves of stable differ by more than the tolerance; {message}"
+        )
+    elif is_culprit:
         verdict = Verdict.FAIL
+        suffering = [each.name for each in slices if float(each.harm) >= 1]
+        if suffering:
+            message = f"{measure.query.slice_label} {', '.join(suffering)}; overall {message}"
     elif blind:
         verdict, message = Verdict.NO_DATA, blind
     else:
-        is_safe = log_safety >= -math.log(beta)
+        is_safe = evidence.safety >= -math.log(beta)
         verdict = Verdict.PASS if is_safe else Verdict.INCONCLUSIVE
     return GuardrailStatus(
         name=measure.name,
         verdict=verdict,
         message=message[:1024],
-        stable=_estimate(checkpoint.stable, index),
-        candidate=_estimate(checkpoint.candidate, index),
-        harm=harm,
-        safety=_share(log_safety, beta),
+        stable=_estimate(checkpoint.stable, shown[0]),
+        candidate=_estimate(checkpoint.candidate, shown[1]),
+        harm=_share(evidence.harm, harm_rate),
+        safety=_share(evidence.safety, beta),
+        placebo=_share(evidence.placebo, alpha) if checkpoint.placebo else None,
+        slices=slices,
     )
+
+
+def _slice_statuses(
+    measure: Measure, checkpoint: GuardrailCheckpoint, evidence: _Evidence, alpha: float
+) -> tuple[SliceStatus, ...]:
+    """The worst first; those from 1 on are named with false discovery rate alpha (e-BH)."""
+    named = set(combine.discoveries(evidence.slices, alpha))
+    found = []
+    for each in sorted(checkpoint.slices, key=lambda it: (-evidence.slices[it.name], it.name)):
+        share = evidence.slices[each.name] / math.log(measure.slices / alpha)
+        # What is named together needs less than what is named alone.
+        share = max(share, 1.0) if each.name in named else min(share, 0.99)
+        column = _telling(checkpoint)
+        found.append(
+            SliceStatus(
+                name=each.name,
+                harm=f"{share:.2f}",
+                stable=_estimate(each.stable, column[0]),
+                candidate=_estimate(each.candidate, column[1]),
+            )
+        )
+    return tuple(found)
 
 
 def _share(log_e: float, error_rate: float) -> str:
@@ -288,92 +268,74 @@ def _share(log_e: float, error_rate: float) -> str:
     return f"{log_e / -math.log(error_rate):.2f}"
 
 
-def _telling(checkpoint: GuardrailCheckpoint) -> int:
-    """The threshold with the most harm evidence: the one to show. 0 for a plain count."""
+def _telling(checkpoint: GuardrailCheckpoint) -> tuple[int, int]:
+    """The thresholds of stable and candidate with the most harm evidence: those to show."""
+    if len(checkpoint.harm) < len(checkpoint.thresholds):
+        return 0, 1
     if len(checkpoint.harm) <= 1:
-        return 0
+        return 0, 0
     evidence = [counts.log_mixture(row) for row in checkpoint.harm]
-    return evidence.index(max(evidence))
+    index = evidence.index(max(evidence))
+    return index, index
 
 
-def _estimate(exposure: Sequence[float], index: int) -> Estimate:
+def _estimate(exposure: Row, index: int) -> Estimate:
     if not exposure[1:] or exposure[0] <= 0:
         return Estimate(requests=int(sum(exposure[:1])))
     return Estimate(requests=int(exposure[0]), value=f"{exposure[index + 1] / exposure[0]:.6g}")
 
 
-def _figures(measure: Measure, checkpoint: GuardrailCheckpoint, index: int) -> str:
+def _figures(measure: Measure, checkpoint: GuardrailCheckpoint, shown: tuple[int, int]) -> str:
     """Numbers a person can check: both rates, on how many requests, against which tolerance."""
     if not checkpoint.harm:
         return f"waits for {ENOUGH_TO_CHOOSE} requests of stable to place its thresholds"
-    slower = f" above {checkpoint.thresholds[index]:g}" if checkpoint.thresholds else ""
-    is_rate = measure.query.kind is Kind.RATE
-    return (
-        f"candidate {_rate(checkpoint.candidate, index, is_rate=is_rate)}{slower}, "
-        f"stable {_rate(checkpoint.stable, index, is_rate=is_rate)}, "
-        f"tolerance {_bound(measure.tolerance)}, margin {_bound(measure.margin)}"
+    versions = [
+        f"{name} {_rate(measure, row, index)}{_beyond(checkpoint, index)}"
+        for name, row, index in (
+            ("candidate", checkpoint.candidate, shown[1]),
+            ("stable", checkpoint.stable, shown[0]),
+        )
+    ]
+    bursts = checkpoint.dispersion[shown[0] : shown[0] + 1]
+    return ", ".join(
+        [
+            *versions,
+            f"tolerance {_bound(measure, measure.tolerance)}",
+            f"margin {_bound(measure, measure.margin)}",
+            *(
+                f"tempered by {phi:.1f} because events come in bursts"
+                for phi in bursts
+                if phi > NOTABLE
+            ),
+            *(
+                [MANY_WINDOWS]
+                if _is_mean(checkpoint) and checkpoint.harm[0][0] < means.LEAST_WINDOWS
+                else []
+            ),
+        ]
     )
 
 
-def _rate(exposure: Sequence[float], index: int, *, is_rate: bool) -> str:
+def _beyond(checkpoint: GuardrailCheckpoint, index: int) -> str:
+    return f" above {checkpoint.thresholds[index]:g}" if checkpoint.thresholds else ""
+
+
+def _rate(measure: Measure, exposure: Row, index: int) -> str:
     if exposure[0] <= 0:
         return "no requests yet"
     value = exposure[index + 1] / exposure[0]
-    if is_rate:
-        return f"{value:.3g}/s over {exposure[0]:,.0f} s"
-    return f"{value:.2%} of {exposure[0]:,.0f}".replace("%", " %")
+    match measure.query.kind:
+        case Kind.RATE:
+            return f"{value:.3g}/s over {exposure[0]:,.0f} s"
+        case Kind.MEAN:
+            return f"{value:.4g} on average of {exposure[0]:,.0f}"
+        case _:
+            return f"{value:.2%} of {exposure[0]:,.0f}".replace("%", " %")
 
 
-def _bound(bound: counts.Bound) -> str:
-    absolute = f" + {bound.absolute:.2%}".replace("%", " %") if bound.absolute else ""
-    return f"{bound.ratio:g} x stable{absolute}"
-
-
-def _limit(
-    guardrail: api.Guardrail,
-    checkpoint: GuardrailCheckpoint | None,
-    level: Level | None,
-    now: float,
-) -> GuardrailStatus:
-    assert guardrail.limit is not None
-    limit = guardrail.limit
-    if level is None or level.blind or level.value is None:
-        said = level.blind if level and level.blind else "the expression has no result"
-        return GuardrailStatus(name=guardrail.name, verdict=Verdict.NO_DATA, message=said)
-    side = f"max {limit.max}" if limit.max is not None else f"min {limit.min}"
-    message = f"{level.value:g}, {side} for {limit.for_seconds} s"
-    since = checkpoint.beyond_since if checkpoint else None
-    if since is None:
-        return GuardrailStatus(name=guardrail.name, verdict=Verdict.PASS, message=message)
-    has_failed = now - since >= limit.for_seconds
-    verdict = Verdict.FAIL if has_failed else Verdict.INCONCLUSIVE
-    return GuardrailStatus(
-        name=guardrail.name,
-        verdict=verdict,
-        message=f"{message}; beyond it for {now - since:.0f} s",
-    )
-
-
-def track_limit(
-    guardrail: api.Guardrail,
-    checkpoint: GuardrailCheckpoint | None,
-    level: Level | None,
-    now: float,
-) -> GuardrailCheckpoint:
-    """Remember since when a limit has been exceeded. An unreadable level changes nothing."""
-    before = checkpoint or GuardrailCheckpoint(name=guardrail.name, key="limit")
-    if level is None or level.value is None or level.blind:
-        return before
-    if not _is_beyond(guardrail, level.value):
-        return before.model_copy(update={"beyond_since": None})
-    if before.beyond_since is not None:
-        return before
-    return before.model_copy(update={"beyond_since": now})
-
-
-def _is_beyond(guardrail: api.Guardrail, value: float) -> bool:
-    assert guardrail.limit is not None
-    highest, lowest = guardrail.limit.max, guardrail.limit.min
-    return (highest is not None and value > float(highest)) or (
-        lowest is not None and value < float(lowest)
-    )
+def _bound(measure: Measure, bound: counts.Bound) -> str:
+    if not bound.absolute:
+        return f"{bound.ratio:g} x stable"
+    is_share = measure.query.kind is not Kind.MEAN and measure.quantile is None
+    absolute = f"{bound.absolute:.2%}".replace("%", " %") if is_share else f"{bound.absolute:g}"
+    return f"{bound.ratio:g} x stable + {absolute}"

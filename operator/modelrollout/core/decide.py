@@ -13,8 +13,18 @@ from dataclasses import dataclass, replace
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
 from modelrollout.api.v1alpha1 import ModelRolloutStatus, Verdict
-from modelrollout.core import analysis, commands, facts, machine, status
+from modelrollout.core import (
+    analysis,
+    collect,
+    commands,
+    facts,
+    limits,
+    machine,
+    status,
+    traffic_split,
+)
 from modelrollout.core.analysis import Judgement
+from modelrollout.core.evidence import Measure
 from modelrollout.core.observation import Observation, Rollout, Workload
 from modelrollout.core.plan import Note, Plan, Severity, traffic_of
 from modelrollout.core.status import Outcome
@@ -294,7 +304,7 @@ def _begin(here: _Pass, candidate: Workload) -> Plan:
 # --- the trial ----------------------------------------------------------------------------
 
 
-def _trial(here: _Pass) -> Plan:  # noqa: PLR0911  # one return per outcome
+def _trial(here: _Pass) -> Plan:
     """The wanted version is on trial: judge, then the guards, worst news first."""
     candidate = here.seen.candidate
     assert candidate is not None
@@ -311,54 +321,84 @@ def _trial(here: _Pass) -> Plan:  # noqa: PLR0911  # one return per outcome
     if here.spec.paused and here.facts.pause is None:
         # The deadline waits as long: to unpause is to go on, not to be too late.
         here = here.with_facts(facts.resumed(here.facts, here.step, here.now))
+    return _held(here, candidate, judgement) or _climb(here, judgement)
+
+
+def _held(here: _Pass, candidate: Workload, judgement: Judgement | None) -> Plan | None:
+    """What keeps the rollout where it is; None when nothing does."""
     if here.facts.pause is not None or here.spec.paused:
         return _hold(here, Reason.PAUSED, _pause_message(here), judgement)
     if not here.is_settled:
         return _hold(here, Reason.WAITING_FOR_ROUTE, here.seen.route.message, judgement)
+    if here.facts.split is not None and here.facts.split.mismatch:
+        said = traffic_split.message(here.facts.split, here.facts.weight.wanted)
+        return _hold(here, Reason.SPLIT_MISMATCH, said, judgement)
     if judgement is not None and judgement.blind:
         return _blind(here, judgement)
     if not candidate.is_ready:
         return _hold(here, Reason.CANDIDATE_NOT_READY, _readiness(candidate), judgement)
-    return _climb(here, judgement)
+    return None
 
 
 def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
     """Count what was read, and weigh it."""
     seen = here.seen
-    if not seen.measures and not seen.levels:
+    if here.facts.step_start_time is None or not (seen.measures or seen.levels):
         return here, None
-    collected = {}
-    for measure in seen.measures:
-        start = facts.as_seconds(here.facts.step_start_time or facts.as_time(here.now))
-        checkpoint = analysis.resumed(measure, here.facts.checkpoint, start)
-        if measure.name in seen.histograms:
-            histogram = seen.histograms[measure.name]
-            width = here.spec.analysis.interval_seconds
-            watermark = _boundary(start, width, histogram.until)
-            checkpoint = analysis.choose(measure, checkpoint, histogram, watermark)
-        if measure.name in seen.readings:
-            checkpoint = analysis.collect(measure, checkpoint, seen.readings[measure.name])
-        collected[measure.name] = checkpoint
+    start = facts.as_seconds(here.facts.step_start_time)
+    collected = {each.name: _collected(here, each, start) for each in seen.measures}
     before = {each.name: each for each in here.facts.checkpoint}
     for guardrail in here.spec.analysis.guardrails:
         if guardrail.limit is not None:
-            collected[guardrail.name] = analysis.track_limit(
+            collected[guardrail.name] = limits.track_limit(
                 guardrail, before.get(guardrail.name), seen.levels.get(guardrail.name), here.now
             )
     judgement = analysis.judge(
         here.spec.analysis, seen.measures, collected, seen.readings, seen.levels, here.now
     )
+    weight = here.facts.weight.wanted
+    split = traffic_split.counted(here.facts.split, seen.measures, seen.readings, weight, start)
     new = here.facts.model_copy(
         update={
             "checkpoint": tuple(collected.values()),
             "guardrails": judgement.guardrails,
             "verdict": judgement.verdict,
             "requests": judgement.requests,
+            "split": split,
         }
     )
     if not judgement.blind:
         new = new.model_copy(update={"no_data_since_time": None})
-    return here.with_facts(new), judgement
+    return here.with_facts(new, *_doubts(here, new, judgement)), judgement
+
+
+def _collected(here: _Pass, measure: Measure, start: float) -> api.GuardrailCheckpoint:
+    seen = here.seen
+    checkpoint = collect.resumed(measure, here.facts.checkpoint, start)
+    if measure.name in seen.pasts:
+        past = seen.pasts[measure.name]
+        until = past.histogram.until if past.histogram else start
+        watermark = _boundary(start, here.spec.analysis.interval_seconds, until)
+        checkpoint = collect.prepared(measure, checkpoint, past, watermark)
+    if measure.name in seen.readings:
+        reading = seen.readings[measure.name]
+        checkpoint = collect.collect(measure, checkpoint, reading, start + measure.delay_seconds)
+    return checkpoint
+
+
+def _doubts(here: _Pass, new: ModelRolloutStatus, judgement: Judgement) -> tuple[Note, ...]:
+    """What makes the evidence doubtful, told once."""
+    notes = []
+    known = {each.name for each in here.facts.guardrails if float(each.placebo or 0) >= 1}
+    for each in judgement.untrusted:
+        if each not in known:
+            message = judgement.says(each)
+            notes.append(Note(severity=Severity.WARNING, reason="PlaceboFailed", message=message))
+    was_known = here.facts.split is not None and here.facts.split.mismatch
+    if new.split is not None and new.split.mismatch and not was_known:
+        message = traffic_split.message(new.split, new.weight.wanted)
+        notes.append(Note(severity=Severity.WARNING, reason="SplitMismatch", message=message))
+    return tuple(notes)
 
 
 def _boundary(start: float, width: float, time: float) -> float:
@@ -406,7 +446,17 @@ def _prepare(here: _Pass, candidate: Workload) -> Plan:
     if not here.is_settled:
         waiting = here.seen.route.message or "waits until the route is at rest"
         return _hold(here, Reason.WAITING_FOR_ROUTE, waiting, None)
-    return _step_to(here, 0)
+    return _step_to(_informed(here), 0)
+
+
+def _informed(here: _Pass) -> _Pass:
+    """With what stable's past tells: what the first bet rests on."""
+    prepared = tuple(
+        collect.prepared(each, collect.fresh(each, here.now), here.seen.pasts[each.name], here.now)
+        for each in here.seen.measures
+        if each.name in here.seen.pasts
+    )
+    return here.with_facts(here.facts.model_copy(update={"checkpoint": prepared}))
 
 
 def _step_to(here: _Pass, index: int) -> Plan:
@@ -579,8 +629,10 @@ def _health(here: _Pass, reason: Reason, judgement: Judgement | None) -> Reason:
     candidate = here.seen.candidate
     if candidate is not None and not candidate.is_ready:
         return Reason.CANDIDATE_NOT_READY
-    if reason is Reason.METRICS_UNAVAILABLE:
+    if reason in {Reason.METRICS_UNAVAILABLE, Reason.SPLIT_MISMATCH}:
         return reason
+    if judgement is not None and judgement.untrusted and judgement.verdict is not Verdict.FAIL:
+        return Reason.PLACEBO_FAILED
     if judgement is None:
         return Reason.NOT_ENOUGH_EVIDENCE
     return {

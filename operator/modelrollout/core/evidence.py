@@ -11,7 +11,8 @@ it is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from modelrollout.api.v1alpha1 import LabelOperator
@@ -27,6 +28,8 @@ class Kind(StrEnum):
     """Events over time: `n` target-seconds of exposure, `k[0]` events."""
     DISTRIBUTION = "distribution"
     """A histogram: `n` observations, `k[j]` of them above `thresholds[j]`."""
+    MEAN = "mean"
+    """Values without an upper bound: `n` of them, `k[0]` their sum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +56,16 @@ class Query:
     name: str
     kind: Kind
     total: Selector | None
-    """Requests. None for a rate (exposure is time) and for a distribution (its +Inf bucket)."""
+    """Requests, or values. None for a rate (exposure is time) and a distribution (its +Inf bucket)."""
     events: Selector
-    """Events; for a distribution the histogram itself."""
+    """Events; for a distribution the histogram itself, for a mean the sum of the values."""
     stable: tuple[Matcher, ...]
     candidate: tuple[Matcher, ...]
     """What tells the versions apart; added to the matchers of both selectors."""
     thresholds: tuple[float, ...] = ()
     """For a distribution: bucket bounds, in the histogram's unit; `k[j]` counts what lies above."""
+    slice_label: str = ""
+    """Counts are also given for each value of this label; empty for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +84,22 @@ class Measure:
     query: Query
     tolerance: Bound
     margin: Bound
+    """Of a quantile, tolerance and margin bound its value, in the histogram's unit."""
     lower_is_worse: bool
     required: bool
-    limits: tuple[float, ...]
+    weight: float = 1.0
+    """Share of the error budget, relative to the others'."""
+    delay_seconds: float = 0.0
+    """How long after a request its event is known."""
+    limits: tuple[float, ...] = ()
+    quantile: float | None = None
+    """Of a distribution: compared here alone."""
+    largest: float | None = None
+    """Of a mean: no value is larger. None where there may be."""
+    slices: int = 0
+    """How many slices are watched at most."""
+    counts_traffic: bool = False
+    """Its exposure is every request that the gateway sent to a version."""
     key: str
     """Digest of what the evidence rests on: evidence collected under another key is not ours."""
 
@@ -116,6 +134,10 @@ class Window:
     end: float
     stable: Counts
     candidate: Counts
+    halves: tuple[Counts, Counts] | None = None
+    """Stable's, by two halves of its targets; None where it has only one."""
+    slices: Mapping[str, tuple[Counts, Counts]] = field(default_factory=dict)
+    """Stable's and the candidate's, by the value of the query's slice label."""
     is_incomplete: bool = False
     """
     A target gave no sample in it, or one that counts in part only (new, restarted, long away).
@@ -140,6 +162,16 @@ class Reading:
     """Why nothing usable could be read, as a sentence; empty when the metrics were readable."""
     incomplete: int = 0
     """How many of the windows are incomplete: counted, not guessed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What stable did before a step, to begin with: where its quantiles are, and how it bursts."""
+
+    histogram: Histogram | None = None
+    """Of a distribution."""
+    windows: tuple[Counts, ...] = ()
+    """Consecutive windows of the grid's width; of a distribution, at the thresholds it gave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

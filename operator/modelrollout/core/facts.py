@@ -14,7 +14,7 @@ from modelrollout.api.v1alpha1 import (
     WeightStatus,
     service_of,
 )
-from modelrollout.core import analysis
+from modelrollout.core import collect, traffic_split
 from modelrollout.core.steps import Step
 
 HISTORY_LENGTH = 20
@@ -86,13 +86,17 @@ def on_trial(facts: ModelRolloutStatus, candidate: VersionStatus, steps: int) ->
             "steps": steps,
             "guardrails": (),
             "checkpoint": (),
+            "warnings": (),
+            "split": None,
         }
     )
 
 
 def at_step(facts: ModelRolloutStatus, index: int, step: Step) -> ModelRolloutStatus:
     """At a step whose weight is yet to be accepted by the gateway."""
-    accepted = facts.weight.accepted if facts.weight.wanted == step.weight else None
+    is_same = facts.weight.wanted == step.weight
+    accepted = facts.weight.accepted if is_same else None
+    was = facts.split
     return facts.model_copy(
         update={
             "step": index,
@@ -100,6 +104,7 @@ def at_step(facts: ModelRolloutStatus, index: int, step: Step) -> ModelRolloutSt
             "step_deadline_time": None,
             "weight": WeightStatus(wanted=step.weight, accepted=accepted),
             "requests": 0,
+            "split": was if is_same else traffic_split.at_new_step(was, facts.weight.wanted),
         }
     )
 
@@ -110,7 +115,7 @@ def started(facts: ModelRolloutStatus, step: Step, now: float) -> ModelRolloutSt
         update={
             "step_start_time": as_time(now),
             "step_deadline_time": _deadline(step, now),
-            "checkpoint": tuple(analysis.at_new_step(each, now) for each in facts.checkpoint),
+            "checkpoint": tuple(collect.at_new_step(each, now) for each in facts.checkpoint),
         }
     )
 

@@ -13,7 +13,7 @@ from modelrollout.core.evidence import Kind, Matcher, Measure, Query, Selector, 
 from modelrollout.core.observation import Workload
 from modelrollout.stats.counts import Bound
 
-METHOD = "counts/1"
+METHOD = "counts/2"
 """Names the mathematics of a checkpoint. Evidence of another method is not carried on."""
 
 
@@ -34,7 +34,8 @@ def measures_of(
 def _measure(guardrail: api.Guardrail, split: Split) -> Measure:
     assert guardrail.tolerance is not None
     assert guardrail.margin is not None
-    kind, events, total, limits = _counted(guardrail)
+    kind, events, total = _counted(guardrail)
+    distribution, mean, slices = guardrail.distribution, guardrail.mean, guardrail.slices
     return Measure(
         name=guardrail.name,
         query=Query(
@@ -44,27 +45,34 @@ def _measure(guardrail: api.Guardrail, split: Split) -> Measure:
             total=total,
             stable=split.stable,
             candidate=split.candidate,
+            slice_label=slices.label if slices else "",
         ),
         tolerance=Bound(*guardrail.tolerance.numbers()),
         margin=Bound(*guardrail.margin.numbers()),
         lower_is_worse=guardrail.direction is api.Direction.LOWER,
         required=guardrail.required,
-        limits=limits,
+        weight=float(guardrail.weight or 1),
+        delay_seconds=float(guardrail.delay_seconds or 0),
+        limits=tuple(float(each) for each in distribution.limits) if distribution else (),
+        quantile=float(distribution.quantile) if distribution and distribution.quantile else None,
+        largest=float(mean.max) if mean and mean.max else None,
+        slices=slices.top if slices else 0,
+        counts_traffic=guardrail.preset in presets.SPLIT_BY_ROUTE,
         key=_key(guardrail),
     )
 
 
-def _counted(
-    guardrail: api.Guardrail,
-) -> tuple[Kind, Selector, Selector | None, tuple[float, ...]]:
+def _counted(guardrail: api.Guardrail) -> tuple[Kind, Selector, Selector | None]:
+    """What is counted: its kind, its events and, where they are counted apart, its exposure."""
     if guardrail.proportion is not None:
         given = guardrail.proportion
-        return Kind.PROPORTION, _selector(given.events), _selector(given.total), ()
+        return Kind.PROPORTION, _selector(given.events), _selector(given.total)
+    if guardrail.mean is not None:
+        return Kind.MEAN, _selector(guardrail.mean.sum), _selector(guardrail.mean.count)
     if guardrail.rate is not None:
-        return Kind.RATE, _selector(guardrail.rate.events), None, ()
+        return Kind.RATE, _selector(guardrail.rate.events), None
     assert guardrail.distribution is not None
-    limits = tuple(float(each) for each in guardrail.distribution.limits)
-    return Kind.DISTRIBUTION, _selector(guardrail.distribution.histogram), None, limits
+    return Kind.DISTRIBUTION, _selector(guardrail.distribution.histogram), None
 
 
 def _selector(given: api.MetricSelector) -> Selector:

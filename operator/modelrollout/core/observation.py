@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from modelrollout.api.conditions import Reason
 from modelrollout.api.v1alpha1 import ModelRolloutSpec, ModelRolloutStatus, VersionStatus
-from modelrollout.core.evidence import Histogram, Measure, Reading
+from modelrollout.core.evidence import Measure, Past, Reading
 
 
 class Verb(StrEnum):
@@ -124,5 +124,6 @@ class Observation:
     measures: tuple[Measure, ...] = ()
     """What was asked of the metrics; empty while no step is being judged."""
     readings: Mapping[str, Reading] = field(default_factory=dict)
-    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    pasts: Mapping[str, Past] = field(default_factory=dict)
+    """What stable did before, for the guardrails whose evidence is about to begin."""
     levels: Mapping[str, Level] = field(default_factory=dict)

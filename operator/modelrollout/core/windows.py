@@ -24,84 +24,63 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 from modelrollout.core.evidence import (
     Counts,
     Grid,
-    Histogram,
     Kind,
     Matcher,
     Query,
     Reading,
     Selector,
-    Series,
     Window,
+)
+from modelrollout.core.samples import (
+    LOOKBACK_SECONDS,
+    LOOKBACK_WINDOWS,
+    TARGET_LABELS,
+    Found,
+    Labels,
+    Row,
+    Samples,
+    Scene,
+    Track,
+    has_newcomers,
+    has_unheard_of_events,
+    histogram,
+    horizon_of,
+    intervals,
+    lookback_seconds,
+    patience,
+    scene_of,
+    snapshot,
 )
 from modelrollout.errors import MetricsUnavailable
 
-LOOKBACK_SECONDS = 60.0
-"""Read at least this much before the watermark: where differences start, what was there before."""
-LOOKBACK_WINDOWS = 6
+__all__ = [
+    "LOOKBACK_SECONDS",
+    "Found",
+    "Samples",
+    "has_newcomers",
+    "has_unheard_of_events",
+    "histogram",
+    "lookback_seconds",
+    "read",
+    "snapshot",
+]
+
 REACH_WINDOWS = 5
 """How far before its window a delta may begin, in windows; less than the look-back."""
 REACH_SCRAPES = 3
 """The same for targets that are scraped more seldom than the grid is wide, in scrapes."""
-PATIENCE_SCRAPES = 2
-"""How long a silent target is waited for; Prometheus stores a scrape within one interval."""
-PATIENCE_SECONDS = 2.0
-MIN_RHYTHM = 4
-"""So many gaps between scrapes make a scrape interval; a single one may be an absence."""
-PUNCTUALITY = 0.9
-"""The next scrape comes no earlier than this part of the interval after the last."""
-
-TARGET_LABELS = frozenset({"namespace", "job", "instance", "pod"})
-REPLICA_LABELS = frozenset({"prometheus_replica", "prometheus", "replica", "__replica__"})
-
-Labels = tuple[tuple[str, str], ...]
-Row = tuple[float, ...]
-"""Values of one scrape: a counter's only value, or a histogram's +Inf and threshold buckets."""
-Rows = dict[float, Row]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The raw series of one version, from the look-back before the watermark on."""
-
-    total: tuple[Series, ...] = ()
-    events: tuple[Series, ...] = ()
-    total_before: tuple[Series, ...] = ()
-    """The last sample of each series in a long time before the look-back; see `has_newcomers`."""
-    events_before: tuple[Series, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
-    """Everything that was found for a query, as of `until`."""
-
-    stable: Found
-    candidate: Found
-    until: float
-    """The time of the query, Unix seconds: now, or earlier when the reader lags far behind."""
-    is_events_metric_known: bool = False
-    """Where no event was found: yet the metric exists, with other labels or without a value."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Track:
-    """One counter, or one histogram, of one target."""
-
-    version: str
-    target: Labels
-    rows: Rows
-    before: Row | None
-    is_base: bool
-    """Exposure is counted from it; without it the version was not seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Delta:
     version: str
+    target: Labels
+    slice: str
     time: float
     reach: float
     """Where its requests began, Unix seconds; minus infinity when that is not known."""
@@ -111,73 +90,16 @@ class _Delta:
     is_restart: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """The samples, ordered."""
-
-    tracks: tuple[_Track, ...]
-    scrapes: Mapping[Labels, tuple[float, ...]]
-    """Times at which each target was scraped, ascending."""
-    complaint: str
-    """What was wrong with the samples that had to be left out."""
-    complained: float
-    """The time of the last of them."""
-
-
-def lookback_seconds(grid: Grid) -> float:
-    """How long before the watermark the samples must begin."""
-    return max(LOOKBACK_SECONDS, LOOKBACK_WINDOWS * grid.width)
-
-
-def has_newcomers(grid: Grid, *answers: Sequence[Series]) -> bool:
-    """Whether a series first shows after the watermark: then it must be asked what was before."""
-    return any(each.times and each.times[0] > grid.watermark for some in answers for each in some)
-
-
-def has_unheard_of_events(query: Query, samples: Samples) -> bool:
-    """Whether no event was found, and only other proof can show that the name is right."""
-    has_events = samples.stable.events or samples.candidate.events
-    has_other_name = query.total is not None and query.events.metric != query.total.metric
-    return has_other_name and not has_events
-
-
-def snapshot(*answers: Sequence[Series]) -> tuple[tuple[Series, ...], ...]:
-    """
-    Answers as if all had been given at once; they are in the order in which they were asked for.
-
-    A scrape that was stored between two questions is in the later answer only. It is taken out
-    of that: events without their requests (or the reverse) would be lost for one of the two.
-    """
-    newest: dict[Labels, float] = {}
-    consistent = []
-    for answer in answers:
-        cut = (_cut_at(each, newest) for each in answer)
-        consistent.append(tuple(each for each in cut if each.times))
-        seen: dict[Labels, float] = {}
-        for each in answer:
-            target = _target(each.labels)
-            seen[target] = max(seen.get(target, -math.inf), each.times[-1])
-        newest = seen | newest
-    return tuple(consistent)
-
-
-def _cut_at(series: Series, newest: Mapping[Labels, float]) -> Series:
-    end = bisect_right(series.times, newest.get(_target(series.labels), math.inf))
-    if end == len(series.times):
-        return series
-    return Series(labels=series.labels, times=series.times[:end], values=series.values[:end])
-
-
 def read(query: Query, grid: Grid, samples: Samples, now: float) -> Reading:
     """The windows that ended since the grid's watermark, as far as they are complete."""
     is_history = now - samples.until > lookback_seconds(grid)
     opening, *edges = _edges(grid, samples.until)
     windows: tuple[Window, ...] = ()
     try:
-        scene = _scene(query, samples)
+        scene = scene_of(query, samples)
         _refuse_what_is_absent(query, samples, scene)
         _refuse_slow_scrapes(query, grid, scene)
-        horizon = samples.until if is_history else _horizon(grid, scene)
+        horizon = samples.until if is_history else horizon_of(grid, scene)
         settled = [each for each in edges if each <= horizon]
         windows = _windows(query, grid, scene, opening, settled)
         blind = "" if windows else _silence(query, grid, samples, scene)
@@ -192,194 +114,10 @@ def read(query: Query, grid: Grid, samples: Samples, now: float) -> Reading:
     )
 
 
-# --- from series to tracks ------------------------------------------------------------------
-
-
-def _scene(query: Query, samples: Samples) -> _Scene:
-    tracks: list[_Track] = []
-    spoiled: dict[Labels, set[float]] = defaultdict(set)
-    complaint, complained = "", -math.inf
-    for version, found in (("stable", samples.stable), ("candidate", samples.candidate)):
-        for selector, series in ((query.total, found.total), (query.events, found.events)):
-            for time, target, sentence in _unusable(selector, version, series):
-                spoiled[target].add(time)
-                if time > complained:
-                    complaint, complained = sentence, time
-            _refuse_twins(selector, version, series)
-        tracks += _tracks(query, version, found)
-    # What is wrong with one series of a scrape taints the scrape: events and total stay in step.
-    for each in tracks:
-        for time in spoiled.get(each.target, ()):
-            each.rows.pop(time, None)
-    return _Scene(tuple(tracks), _scrapes(tracks), complaint, complained)
-
-
-def _unusable(
-    selector: Selector | None, version: str, series: Iterable[Series]
-) -> Iterator[tuple[float, Labels, str]]:
-    for each in series:
-        # NaN and infinities fail the second comparison.
-        if all(value >= 0 and value % 1 == 0 for value in each.values):
-            continue
-        for time, value in zip(each.times, each.values, strict=True):
-            if not (value >= 0 and value % 1 == 0):
-                metric = selector.metric if selector else ""
-                sentence = (
-                    f"The {version}'s {metric} has the value {value:g}, which is no count:"
-                    " name a counter that grows by one for each request or event."
-                )
-                yield time, _target(each.labels), sentence
-
-
-def _refuse_twins(selector: Selector | None, version: str, series: Iterable[Series]) -> None:
-    """Two servers that scrape one target do so at different times; one server does it at once."""
-    twins: dict[Labels, list[Series]] = defaultdict(list)
-    for each in series:
-        core = tuple(pair for pair in each.labels if pair[0] not in REPLICA_LABELS)
-        if len(core) < len(each.labels):
-            twins[core].append(each)
-    for group in twins.values():
-        for one, other in combinations(group, 2):
-            overlap = one.times[0] < other.times[-1] and other.times[0] < one.times[-1]
-            if overlap and set(one.times).isdisjoint(other.times):
-                name = ", ".join(
-                    sorted({label for label, _ in set(one.labels) ^ set(other.labels)})
-                )
-                raise MetricsUnavailable(
-                    f"Two Prometheus servers report the {version}'s"
-                    f" {selector.metric if selector else ''} (series that differ in {name} only),"
-                    " which would count every request twice: let the query layer deduplicate them,"
-                    f" or add a matcher for {name}."
-                )
-
-
-def _tracks(query: Query, version: str, found: Found) -> Iterator[_Track]:
-    if query.total is not None:
-        for labels, rows in _counters(found.total).items():
-            before = _last(_counters(found.total_before).get(labels))
-            yield _Track(version, _target(labels), rows, before, is_base=True)
-    if query.kind is Kind.DISTRIBUTION:
-        tracks = _histograms(query, version, found.events, (math.inf, *query.thresholds))
-        earlier = _histograms(query, version, found.events_before, (math.inf,))
-    else:
-        tracks, earlier = _counters(found.events), _counters(found.events_before)
-    for labels, rows in tracks.items():
-        before = _last(earlier.get(labels))
-        yield _Track(version, _target(labels), rows, before, is_base=query.total is None)
-
-
-def _counters(series: Iterable[Series]) -> dict[Labels, Rows]:
-    return {each.labels: dict(zip(each.times, zip(each.values), strict=True)) for each in series}
-
-
-def _histograms(
-    query: Query, version: str, series: Iterable[Series], bounds: Sequence[float]
-) -> dict[Labels, Rows]:
-    rows = {}
-    for labels, buckets in _buckets(query.events.metric, series).items():
-        missing = [each for each in bounds if each not in buckets]
-        if missing:
-            raise MetricsUnavailable(
-                f"The {version}'s histogram {query.events.metric} has no bucket"
-                f' le="{missing[0]:g}" ({_named(_target(labels))}): both versions must have the'
-                " same buckets, and thresholds must be among them."
-            )
-        rows[labels] = _joined([buckets[each] for each in bounds])
-    return rows
-
-
-def _buckets(metric: str, series: Iterable[Series]) -> dict[Labels, dict[float, Series]]:
-    """The buckets of each histogram by upper bound; bounds are numbers, however written."""
-    histograms: dict[Labels, dict[float, Series]] = defaultdict(dict)
-    for each in series:
-        bound = dict(each.labels).get("le", "")
-        try:
-            upper = float(bound)
-        except ValueError:
-            raise MetricsUnavailable(
-                f'{metric}_bucket has a series with le="{bound}": it is not a classic histogram.'
-            ) from None
-        labels = tuple(pair for pair in each.labels if pair[0] != "le")
-        histograms[labels][upper] = each
-    return histograms
-
-
-def _joined(columns: Sequence[Series]) -> Rows:
-    """One row for each scrape that has all the columns."""
-    times = columns[0].times
-    if all(each.times == times for each in columns):
-        return dict(zip(times, zip(*(each.values for each in columns), strict=True), strict=True))
-    values = [dict(zip(each.times, each.values, strict=True)) for each in columns]
-    return {
-        time: tuple(each[time] for each in values)
-        for time in times
-        if all(time in each for each in values)
-    }
-
-
-def _last(rows: Rows | None) -> Row | None:
-    return rows[max(rows)] if rows else None
-
-
-def _target(labels: Labels) -> Labels:
-    return tuple(pair for pair in labels if pair[0] in TARGET_LABELS)
-
-
-def _scrapes(tracks: Iterable[_Track]) -> dict[Labels, tuple[float, ...]]:
-    times: dict[Labels, set[float]] = defaultdict(set)
-    for each in tracks:
-        times[each.target].update(each.rows)
-    return {target: tuple(sorted(some)) for target, some in times.items() if some}
-
-
-# --- how often targets are scraped ----------------------------------------------------------
-
-
-def _interval(timelines: Iterable[Sequence[float]], default: float) -> float:
-    """Median seconds between two scrapes, if there are enough to tell."""
-    gaps = sorted(later - sooner for times in timelines for sooner, later in pairwise(times))
-    return gaps[len(gaps) // 2] if len(gaps) >= MIN_RHYTHM else default
-
-
-def _intervals(grid: Grid, scene: _Scene) -> dict[str, float]:
-    """Of each version, over all its targets."""
-    overall = _interval(scene.scrapes.values(), grid.width)
-    targets = {
-        version: {each.target for each in scene.tracks if each.version == version and each.rows}
-        for version in ("stable", "candidate")
-    }
-    return {
-        version: _interval((scene.scrapes[each] for each in some), overall)
-        for version, some in targets.items()
-    }
-
-
-def _patience(interval: float) -> float:
-    return max(PATIENCE_SECONDS, PATIENCE_SCRAPES * interval)
-
-
-def _horizon(grid: Grid, scene: _Scene) -> float:
-    """
-    Up to when nothing can be added any more, Unix seconds.
-
-    Each target is known up to just before its next scrape. One that stayed silent for its
-    patience is not waited for. Patience is measured on the newest sample of all, not on the
-    clock: a clock that is ahead, or a store that is behind, must not turn into lost samples.
-    """
-    latest = max((times[-1] for times in scene.scrapes.values()), default=-math.inf)
-    overall = _interval(scene.scrapes.values(), grid.width)
-    known = []
-    for times in scene.scrapes.values():
-        interval = _interval((times,), overall)
-        if times[-1] >= latest - _patience(interval):
-            known.append(times[-1] + PUNCTUALITY * interval)
-    return min(known, default=-math.inf)
-
-
 # --- deltas ---------------------------------------------------------------------------------
 
 
-def _deltas(query: Query, scene: _Scene, opening: float) -> Iterator[_Delta]:
+def _deltas(query: Query, scene: Scene, opening: float) -> Iterator[_Delta]:
     """What was counted at each scrape after `opening`."""
     scraped_before = {
         target: {later: sooner for sooner, later in pairwise(times)}
@@ -398,7 +136,7 @@ def _deltas(query: Query, scene: _Scene, opening: float) -> Iterator[_Delta]:
 
 def _delta(
     query: Query,
-    track: _Track,
+    track: Track,
     current: tuple[float, Row],
     previous: tuple[float, Row] | None,
     scraped_before: float,
@@ -413,20 +151,21 @@ def _delta(
             reach = previous[0] if previous else -math.inf
             change = tuple(value - was for value, was in zip(row, old, strict=False))
     n, k = _counts(query, track, change)
-    return _Delta(track.version, time, reach, n, k, is_base=track.is_base, is_restart=is_restart)
+    where = track.version, track.target, track.slice
+    return _Delta(*where, time, reach, n, k, is_base=track.is_base, is_restart=is_restart)
 
 
-def _counts(query: Query, track: _Track, change: Row) -> tuple[float, tuple[float, ...]]:
+def _counts(query: Query, track: Track, change: Row) -> tuple[float, tuple[float, ...]]:
     """Exposure and events in a change of a track's row."""
     if query.kind is Kind.DISTRIBUTION:
         return change[0], tuple(change[0] - below for below in change[1:])
-    if query.kind is Kind.PROPORTION and track.is_base:
+    if query.total is not None and track.is_base:
         return change[0], (0.0,)
     return 0.0, change
 
 
 def _exposures(
-    scene: _Scene, scraped_before: Mapping[Labels, Mapping[float, float]], opening: float
+    scene: Scene, scraped_before: Mapping[Labels, Mapping[float, float]], opening: float
 ) -> Iterator[_Delta]:
     """The seconds that each target was watched for."""
     seen: dict[tuple[str, Labels], set[float]] = defaultdict(set)
@@ -436,7 +175,8 @@ def _exposures(
         for time in times:
             since = scraped_before[target].get(time)
             if time > opening and since is not None:
-                yield _Delta(version, time, since, time - since, (0.0,), is_base=True)
+                where = version, target, ""
+                yield _Delta(*where, time, since, time - since, (0.0,), is_base=True)
 
 
 # --- windows --------------------------------------------------------------------------------
@@ -452,7 +192,7 @@ def _edges(grid: Grid, until: float) -> Iterator[float]:
 
 
 def _windows(
-    query: Query, grid: Grid, scene: _Scene, opening: float, edges: Iterable[float]
+    query: Query, grid: Grid, scene: Scene, opening: float, edges: Iterable[float]
 ) -> tuple[Window, ...]:
     deltas = sorted(_deltas(query, scene, opening), key=_time)
     reach = _reach(grid, scene)
@@ -477,9 +217,9 @@ def _time(delta: _Delta) -> float:
     return delta.time
 
 
-def _reach(grid: Grid, scene: _Scene) -> float:
+def _reach(grid: Grid, scene: Scene) -> float:
     """How many seconds before its window a delta may begin."""
-    interval = max(_intervals(grid, scene).values())
+    interval = max(intervals(grid, scene).values())
     wanted = max(REACH_WINDOWS * grid.width, REACH_SCRAPES * interval)
     return min(wanted, lookback_seconds(grid))
 
@@ -493,24 +233,59 @@ def _is_missing(times: Sequence[float], since: float, opened: float, edge: float
 
 
 def _window(opened: float, edge: float, deltas: Sequence[_Delta], *, is_incomplete: bool) -> Window:
+    stable = [each for each in deltas if each.version == "stable"]
+    candidate = [each for each in deltas if each.version == "candidate"]
+    width = len(deltas[0].k)
     return Window(
         start=opened,
         end=edge,
-        stable=_summed(each for each in deltas if each.version == "stable"),
-        candidate=_summed(each for each in deltas if each.version == "candidate"),
+        stable=_summed(stable, width),
+        candidate=_summed(candidate, width),
+        halves=_halved(stable, width),
+        slices=_sliced(stable, candidate, width),
         is_incomplete=is_incomplete,
     )
 
 
-def _summed(deltas: Iterable[_Delta]) -> Counts:
-    n, columns = zip(*((each.n, each.k) for each in deltas), strict=True)
-    return Counts(n=sum(n), k=tuple(max(0.0, sum(each)) for each in zip(*columns, strict=True)))
+def _halved(stable: Sequence[_Delta], width: int) -> tuple[Counts, Counts] | None:
+    """Every other target by name: which half it is in says nothing about it."""
+    odd = set(sorted({each.target for each in stable})[1::2])
+    if not odd:
+        return None
+    return (
+        _summed((each for each in stable if each.target not in odd), width),
+        _summed((each for each in stable if each.target in odd), width),
+    )
+
+
+def _sliced(
+    stable: Iterable[_Delta], candidate: Iterable[_Delta], width: int
+) -> dict[str, tuple[Counts, Counts]]:
+    groups: dict[str, tuple[list[_Delta], list[_Delta]]] = defaultdict(lambda: ([], []))
+    for version, deltas in enumerate((stable, candidate)):
+        for each in deltas:
+            if each.slice:
+                groups[each.slice][version].append(each)
+    return {
+        name: (_summed(ours, width), _summed(theirs, width))
+        for name, (ours, theirs) in sorted(groups.items())
+    }
+
+
+def _summed(deltas: Iterable[_Delta], width: int) -> Counts:
+    n, k = 0.0, [0.0] * width
+    for each in deltas:
+        n += each.n
+        for index, value in enumerate(each.k):
+            k[index] += value
+    # An event that was seen before its request can leave a rest below zero.
+    return Counts(n=n, k=tuple(max(0.0, each) for each in k))
 
 
 # --- what cannot be read --------------------------------------------------------------------
 
 
-def _refuse_what_is_absent(query: Query, samples: Samples, scene: _Scene) -> None:
+def _refuse_what_is_absent(query: Query, samples: Samples, scene: Scene) -> None:
     seen = {each.version for each in scene.tracks if each.is_base and each.rows}
     for version, matchers in (("stable", query.stable), ("candidate", query.candidate)):
         if version in seen:
@@ -536,8 +311,8 @@ def _hint(query: Query) -> str:
     return " It must be a classic histogram; native histograms are not read yet."
 
 
-def _refuse_slow_scrapes(query: Query, grid: Grid, scene: _Scene) -> None:
-    for version, interval in _intervals(grid, scene).items():
+def _refuse_slow_scrapes(query: Query, grid: Grid, scene: Scene) -> None:
+    for version, interval in intervals(grid, scene).items():
         if 2 * interval > lookback_seconds(grid):
             raise MetricsUnavailable(
                 f"The {version}'s {_base(query).metric} is scraped every {interval:.0f} s, too"
@@ -546,13 +321,13 @@ def _refuse_slow_scrapes(query: Query, grid: Grid, scene: _Scene) -> None:
             )
 
 
-def _silence(query: Query, grid: Grid, samples: Samples, scene: _Scene) -> str:
+def _silence(query: Query, grid: Grid, samples: Samples, scene: Scene) -> str:
     """Why there was no window, unless it is only too early for one."""
-    intervals = _intervals(grid, scene)
+    rhythm = intervals(grid, scene)
     for version in ("stable", "candidate"):
         rows = (each.rows for each in scene.tracks if each.version == version and each.is_base)
         newest = max(max(each) for each in rows if each)
-        if samples.until - newest > _patience(intervals[version]):
+        if samples.until - newest > patience(rhythm[version]):
             if scene.complained > newest:
                 return scene.complaint
             return (
@@ -580,31 +355,3 @@ def _shown(selector: Selector, matchers: Sequence[Matcher]) -> str:
     both = (*selector.matchers, *matchers)
     conditions = ", ".join(f'{each.label}{each.operator}"{each.value}"' for each in both)
     return f"{selector.metric}{{{conditions}}}" if conditions else selector.metric
-
-
-def _named(target: Labels) -> str:
-    return ", ".join(f'{label}="{value}"' for label, value in target)
-
-
-# --- histograms -----------------------------------------------------------------------------
-
-
-def histogram(metric: str, series: Iterable[Series], start: float) -> Histogram:
-    """What a version's histogram grew by between its samples from `start` on, over all targets."""
-    histograms = list(_buckets(metric, series).values())
-    if not histograms:
-        raise MetricsUnavailable(
-            f"No series of {metric}_bucket was found for the stable version: check the metric's"
-            " name and labels. It must be a classic histogram; native histograms are not read yet."
-        )
-    bounds = sorted(set.intersection(*(set(each) for each in histograms)))
-    if math.inf not in bounds:
-        raise MetricsUnavailable(f'A histogram of {metric} has no bucket le="+Inf".')
-    cumulative = [0.0] * len(bounds)
-    for each in histograms:
-        rows = _joined([each[bound] for bound in bounds])
-        for (_, sooner), (_, later) in pairwise(row for row in rows.items() if row[0] >= start):
-            is_restart = any(value < was for value, was in zip(later, sooner, strict=True))
-            for index, value in enumerate(later):
-                cumulative[index] += value - (0.0 if is_restart else sooner[index])
-    return Histogram(bounds=tuple(bounds), cumulative=tuple(cumulative))

@@ -408,9 +408,11 @@ def _last_written(route: Object) -> float:
 
 
 def split_of(route: Object, rule_name: str | None, traffic: Traffic) -> Split | None:
-    """How Envoy Gateway names the clusters of the two backends; None while there are not two."""
-    if traffic.candidate is None:
-        return None
+    """
+    How Envoy Gateway names the clusters of the two backends; None without stable's.
+
+    A candidate that is not on the route yet has a name that no cluster has.
+    """
     name = rule_name or (MANAGED_RULE if is_ours(route) else None)
     index = rule_index(route, name)
     refs = [each.get("name") for each in route["spec"]["rules"][index].get("backendRefs", [])]
@@ -418,11 +420,10 @@ def split_of(route: Object, rule_name: str | None, traffic: Traffic) -> Split | 
     prefix = f"httproute/{meta['namespace']}/{meta['name']}/rule/{index}/backend"
 
     def cluster(service: str) -> tuple[Matcher, ...]:
-        position = refs.index(service)
+        position = refs.index(service) if service in refs else "none"
         return (Matcher(label="envoy_cluster_name", value=f"{prefix}/{position}"),)
 
-    if traffic.stable.service not in refs or traffic.candidate.service not in refs:
+    if traffic.stable.service not in refs:
         return None
-    return Split(
-        stable=cluster(traffic.stable.service), candidate=cluster(traffic.candidate.service)
-    )
+    candidate = traffic.candidate.service if traffic.candidate else ""
+    return Split(stable=cluster(traffic.stable.service), candidate=cluster(candidate))

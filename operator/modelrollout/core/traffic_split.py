@@ -1,0 +1,71 @@
+"""
+Whether requests reach the versions in the shares that were asked for.
+
+Where they do not, something is between the weights and the users that nobody told us of, and a
+comparison of the versions may compare different users: nothing is promoted on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from modelrollout.api.v1alpha1 import FULL_WEIGHT, SplitStatus
+from modelrollout.core.evidence import Measure, Reading
+from modelrollout.stats import split
+
+ALPHA = 0.001
+TOLERANCE = 0.1
+"""Of the smaller share: so much comes from gateways that take up a weight one after another."""
+SETTLE_SECONDS = 5.0
+"""After a step began: until every proxy has the weight and was scraped with it."""
+
+
+def counted(
+    known: SplitStatus | None,
+    measures: Sequence[Measure],
+    readings: Mapping[str, Reading],
+    weight: int,
+    step_start: float,
+) -> SplitStatus | None:
+    """The split with the windows of a reading, by the first guardrail that counts all requests."""
+    names = [each.name for each in measures if each.counts_traffic and each.name in readings]
+    if not names:
+        return known
+    windows = [
+        each
+        for each in readings[names[0]].windows
+        if each.start >= step_start + SETTLE_SECONDS and not each.is_incomplete
+    ]
+    before = known or SplitStatus()
+    stable = before.stable + sum(each.stable.n for each in windows)
+    candidate = before.candidate + sum(each.candidate.n for each in windows)
+    found = before.model_copy(update={"stable": stable, "candidate": candidate})
+    is_proved = before.earlier + _evidence(found, weight) >= -math.log(ALPHA)
+    return found.model_copy(update={"mismatch": before.mismatch or is_proved})
+
+
+def at_new_step(known: SplitStatus | None, weight: int) -> SplitStatus | None:
+    """Other weights are a new test; what the steps before said stays, as evidence multiplies."""
+    if known is None:
+        return None
+    earlier = round(known.earlier + _evidence(known, weight), 6)
+    return SplitStatus(earlier=earlier, mismatch=known.mismatch)
+
+
+def message(known: SplitStatus, weight: int) -> str:
+    """The mismatch in a sentence."""
+    total = known.stable + known.candidate
+    share = f"{known.candidate / total:.2%}".replace("%", " %") if total else "none"
+    return (
+        f"the candidate got {share} of {total:,.0f} requests instead of {weight} %: something else"
+        " than the weights shares them out, so that the comparison cannot be trusted"
+    )
+
+
+def _evidence(known: SplitStatus, weight: int) -> float:
+    share = weight / FULL_WEIGHT
+    if not 0 < share < 1:
+        return 0.0
+    tolerance = TOLERANCE * min(share, 1 - share)
+    return split.log_mismatch_beyond((known.stable, known.candidate), share, tolerance)

@@ -1,0 +1,203 @@
+"""What a pass asks of the metrics: stable's past before the first bet, then window after window."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from modelrollout.api import v1alpha1 as api
+from modelrollout.core import collect, facts
+from modelrollout.core.evidence import (
+    Counts,
+    Grid,
+    Histogram,
+    Kind,
+    Measure,
+    Past,
+    Query,
+    Reading,
+    Split,
+)
+from modelrollout.core.measures import measures_of
+from modelrollout.core.observation import Level, Observation, Rollout
+from modelrollout.errors import MetricsUnavailable
+from modelrollout.world import MetricSource, World
+
+BEFORE_SECONDS = 60.0
+"""How far back stable's answers tell where its quantiles lie now."""
+HISTORY_SECONDS = 1800.0
+"""How far back stable's answers tell how they come in bursts."""
+HISTORY_WINDOWS = 60
+"""At least so many windows, where they are wide; up to the most seconds."""
+MOST_HISTORY_SECONDS = 21_600.0
+METRICS_SECONDS = 10.0
+"""All the time that a pass has for its metrics, however many guardrails there are."""
+LATE = f"Prometheus did not answer within {METRICS_SECONDS:g} s."
+
+
+async def with_metrics(
+    rollout: Rollout,
+    known: api.ModelRolloutStatus,
+    seen: Observation,
+    split: Split | None,
+    world: World,
+) -> Observation:
+    """The observation with what the metrics say, as far as this pass needs to know it."""
+    spec = rollout.spec
+    assert spec is not None
+    source = world.metrics.get(spec.analysis.provider)
+    stable, candidate = seen.stable, seen.candidate
+    if source is None or stable is None or candidate is None:
+        return seen
+    is_on_trial = known.candidate == candidate.version
+    if not is_on_trial or rollout.command is not None or candidate.endpoints == 0:
+        # What is to be done now does not wait for metrics.
+        return seen
+    measures = measures_of(spec.analysis, rollout.namespace, stable, candidate, split)
+    width = float(spec.analysis.interval_seconds)
+    if known.step is None and candidate.is_ready and seen.route.is_settled:
+        answers = await _ask(_Question(known, seen.now, width), measures, source, seen.now)
+        return replace(seen, measures=measures, pasts=answers.pasts)
+    if known.step_start_time is None:
+        return seen
+    question = _Question(known, facts.as_seconds(known.step_start_time), width)
+    levels, answers = await asyncio.gather(
+        _levels(rollout, source, seen.now),
+        _ask(question, _comparable(measures, question, seen.now), source, seen.now),
+    )
+    if not answers.readings and not answers.pasts:
+        return replace(seen, levels=levels)
+    return replace(
+        seen, levels=levels, measures=measures, readings=answers.readings, pasts=answers.pasts
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    known: api.ModelRolloutStatus
+    start: float
+    """Of the step, or of what comes before the first one: now. Unix seconds."""
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    readings: dict[str, Reading]
+    pasts: dict[str, Past]
+
+
+def _comparable(
+    measures: Sequence[Measure], question: _Question, now: float
+) -> tuple[Measure, ...]:
+    """
+    Those that both versions still say something about.
+
+    At 100 % stable gets no requests any more, but what is known with a delay still comes in for
+    the ones that it had.
+    """
+    weight = question.known.weight.wanted
+    if 0 < weight < api.FULL_WEIGHT:
+        return tuple(measures)
+    if weight < api.FULL_WEIGHT:
+        return ()
+    return tuple(each for each in measures if now < question.start + each.delay_seconds)
+
+
+async def _ask(
+    question: _Question, measures: Sequence[Measure], source: MetricSource, now: float
+) -> _Answers:
+    answers = await asyncio.gather(*(_answer(question, each, source, now) for each in measures))
+    named = list(zip((each.name for each in measures), answers, strict=True))
+    return _Answers(
+        readings={name: each for name, each in named if isinstance(each, Reading)},
+        pasts={name: each for name, each in named if isinstance(each, Past)},
+    )
+
+
+async def _answer(
+    question: _Question, measure: Measure, source: MetricSource, now: float
+) -> Reading | Past:
+    """One guardrail's windows, or what stable did before, until that is known."""
+    checkpoint = collect.resumed(measure, question.known.checkpoint, question.start)
+    grid = Grid(start=question.start, width=question.width, watermark=checkpoint.watermark)
+    try:
+        async with asyncio.timeout(METRICS_SECONDS):
+            if not collect.is_prepared(checkpoint):
+                return await _past(measure, checkpoint, grid, source, now)
+            query = collect.with_thresholds(measure.query, checkpoint)
+            return await source.read(query, grid, now)
+    except (MetricsUnavailable, TimeoutError) as error:
+        return Reading(watermark=grid.watermark, blind=str(error) or LATE)
+
+
+async def _past(
+    measure: Measure,
+    checkpoint: api.GuardrailCheckpoint,
+    grid: Grid,
+    source: MetricSource,
+    now: float,
+) -> Past:
+    histogram = None
+    if measure.query.kind is Kind.DISTRIBUTION and not checkpoint.thresholds:
+        histogram = await _stable_histogram(measure, grid, source, now)
+        checkpoint = collect.choose(measure, checkpoint, histogram, grid.start)
+        if not checkpoint.thresholds:
+            return Past(histogram=histogram)
+    query = collect.with_thresholds(measure.query, checkpoint)
+    return Past(histogram=histogram, windows=await _history(query, grid, source))
+
+
+async def _stable_histogram(
+    measure: Measure, grid: Grid, source: MetricSource, now: float
+) -> Histogram:
+    """
+    What stable answered before the step, so that the step's own answers are all evidence.
+
+    Where that is too little (a route that has just been adopted), what it has answered since.
+    """
+    with contextlib.suppress(MetricsUnavailable):
+        start = grid.start - BEFORE_SECONDS
+        earlier = await source.histogram(measure.query, start, grid.start)
+        if collect.is_enough(earlier):
+            return replace(earlier, until=grid.start)
+    return replace(await source.histogram(measure.query, grid.start, now), until=now)
+
+
+async def _history(query: Query, grid: Grid, source: MetricSource) -> tuple[Counts, ...]:
+    """Stable's windows before the step: the reading of stable against itself."""
+    span = min(max(HISTORY_SECONDS, HISTORY_WINDOWS * grid.width), MOST_HISTORY_SECONDS)
+    start = grid.start - span // grid.width * grid.width
+    query = replace(query, candidate=query.stable, slice_label="")
+    found: list[Counts] = []
+    watermark = start
+    while watermark < grid.start:
+        part = Grid(start=start, width=grid.width, watermark=watermark)
+        reading = await source.read(query, part, grid.start)
+        found += [each.stable for each in reading.windows]
+        if reading.watermark <= watermark:
+            break
+        watermark = reading.watermark
+    return tuple(found)
+
+
+async def _levels(rollout: Rollout, source: MetricSource, now: float) -> dict[str, Level]:
+    assert rollout.spec is not None
+    limits = {
+        each.name: each.limit.query
+        for each in rollout.spec.analysis.guardrails
+        if each.limit is not None
+    }
+    levels = await asyncio.gather(
+        *(_level(query, rollout.namespace, source, now) for query in limits.values())
+    )
+    return dict(zip(limits, levels, strict=True))
+
+
+async def _level(query: str, namespace: str, source: MetricSource, now: float) -> Level:
+    try:
+        async with asyncio.timeout(METRICS_SECONDS):
+            return Level(value=await source.value(query, namespace, now))
+    except (MetricsUnavailable, TimeoutError) as error:
+        return Level(value=None, blind=str(error) or LATE)
