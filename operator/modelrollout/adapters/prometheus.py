@@ -13,10 +13,10 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util.retry import Retry
 
-from modelrollout.core import windows
+from modelrollout.core import native, windows
 from modelrollout.core.evidence import (
     Grid,
     Histogram,
@@ -39,6 +39,7 @@ from modelrollout.core.evidence import (
     Selector,
     Series,
 )
+from modelrollout.core.native import Bucket, NativeHistogram, Scrape
 from modelrollout.errors import MetricsUnavailable
 
 MAX_SPAN_SECONDS = 900.0
@@ -82,6 +83,9 @@ class Prometheus:
         self._connection = PrometheusConnect(
             self._url, session=self._session, timeout=timeout_seconds, retry=no_retry
         )
+        # Histograms that were found in their native form only. Whoever starts without this asks
+        # for the classic form first, and finds out.
+        self._native: set[str] = set()
         # A hanging server holds these threads, and nobody else's.
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="prometheus")
 
@@ -134,9 +138,15 @@ class Prometheus:
         return MetricsUnavailable(f"Prometheus at {self._host} {what}.")
 
     def _histogram(self, query: Query, since: float, start: float, end: float) -> Histogram:
-        buckets = _versioned(_buckets(query.events), query.stable)
-        found = self._series(buckets, since, end)
-        return windows.histogram(query.events.metric, found, start)
+        selector = _versioned(query.events, query.stable)
+        answer = self._buckets(selector, None, since, end, end - windows.LOOKBACK_SECONDS)
+        found = windows.histogram(query.events.metric, answer.series, start)
+        if found.bounds == (math.inf,) and found.cumulative[0]:
+            raise MetricsUnavailable(
+                f"The histogram {query.events.metric} has no bucket but +Inf: if the program has it"
+                " as a native one only, let Prometheus scrape that (scrape_native_histograms)."
+            )
+        return found
 
     # --- windows ----------------------------------------------------------------------------
 
@@ -145,12 +155,12 @@ class Prometheus:
         since = grid.watermark - windows.lookback_seconds(grid)
         if until <= since:
             return Reading(watermark=grid.watermark)
-        selectors = _selected(query)
         # One after the other: `snapshot` needs to know which answer is the older one.
-        answers = windows.snapshot(*(self._series(each, since, until) for each in selectors))
+        found = [self._answer(query, grid, selector, since, until) for selector in _selected(query)]
+        answers = windows.snapshot(*(each.series for each in found))
         before = [
-            self._before(query, selector, since) if windows.has_newcomers(grid, answer) else ()
-            for selector, answer in zip(selectors, answers, strict=True)
+            self._before(query, each, since) if windows.has_newcomers(grid, answer) else ()
+            for each, answer in zip(found, answers, strict=True)
         ]
         stable, candidate = (
             windows.Found(
@@ -165,15 +175,30 @@ class Prometheus:
         if windows.has_unheard_of_events(query, samples):
             is_known = self._is_known(query, since, until) or self._is_declared(query, samples)
             samples = replace(samples, is_events_metric_known=is_known)
-        return windows.read(query, grid, samples, now)
+        reading = windows.read(query, grid, samples, now)
+        if refusal := _unreadable(query, found, until - windows.lookback_seconds(grid)):
+            # What the other targets said meanwhile is given up, too.
+            return Reading(watermark=reading.watermark, blind=refusal)
+        return reading
 
-    def _before(self, query: Query, selector: Selector, since: float) -> tuple[Series, ...]:
-        """The last sample of each series in the time before the samples."""
+    def _answer(
+        self, query: Query, grid: Grid, selector: Selector, since: float, until: float
+    ) -> _Answer:
         if query.kind is Kind.DISTRIBUTION:
+            silence = until - windows.lookback_seconds(grid)
+            return self._buckets(selector, query.thresholds, since, until, silence)
+        return _Answer(selector=selector, series=self._series(selector, since, until))
+
+    def _before(self, query: Query, answer: _Answer, since: float) -> tuple[Series, ...]:
+        """The last sample of each series in the time before the samples."""
+        selector = answer.selector
+        if query.kind is Kind.DISTRIBUTION and not answer.native:
             selector = _versioned(selector, (Matcher(label="le", value="+Inf"),))
         expression = f"last_over_time({_promql(selector)}[{_milliseconds(MEMORY_SECONDS)}])"
         found = self._query(expression, since)
         with self._translated():
+            if answer.native:
+                return native.classic(_native(found), bounds=())
             return tuple(_parsed(each["metric"], [each["value"]]) for each in found)
 
     def _is_known(self, query: Query, since: float, until: float) -> bool:
@@ -207,14 +232,62 @@ class Prometheus:
             return False
 
     def _series(self, selector: Selector, since: float, until: float) -> tuple[Series, ...]:
-        found = self._query(f"{_promql(selector)}[{_milliseconds(until - since)}]", until)
+        found = self._query(_range(selector, since, until), until)
         with self._translated():
             if any("histograms" in each for each in found):
                 raise MetricsUnavailable(
-                    f"{selector.metric} is a native histogram, which is not read yet: let"
-                    " Prometheus scrape classic ones, too (always_scrape_classic_histograms)."
+                    f"{selector.metric} is a native histogram, which has no single value: compare"
+                    " it as a distribution, or name a counter."
                 )
             return tuple(_parsed(each["metric"], each["values"]) for each in found)
+
+    # --- histograms -------------------------------------------------------------------------
+
+    def _buckets(
+        self,
+        histogram: Selector,
+        bounds: Sequence[float] | None,
+        since: float,
+        until: float,
+        silence: float,
+    ) -> _Answer:
+        """
+        The buckets of a histogram; of a native one at these bounds, or at all that it offers.
+
+        A histogram that is stored in both forms is read in its classic one. Which one there is is
+        found out once: the other one is asked for when that gave nothing after `silence`.
+        """
+        is_native = histogram.metric in self._native
+        answer = self._in_form(histogram, bounds, since, until, is_native=is_native)
+        if answer.newest > silence:
+            return answer
+        other = self._in_form(histogram, bounds, since, until, is_native=not is_native)
+        if other.newest <= answer.newest:
+            return answer
+        if other.native:
+            self._native.add(histogram.metric)
+        else:
+            self._native.discard(histogram.metric)
+        return other
+
+    def _in_form(
+        self,
+        histogram: Selector,
+        bounds: Sequence[float] | None,
+        since: float,
+        until: float,
+        *,
+        is_native: bool,
+    ) -> _Answer:
+        if not is_native:
+            buckets = replace(histogram, metric=f"{histogram.metric}_bucket")
+            return _Answer(selector=buckets, series=self._series(buckets, since, until))
+        found = self._query(_range(histogram, since, until), until)
+        with self._translated():
+            histograms = _native(found)
+            wanted = native.offered_bounds(histograms) if bounds is None else bounds
+            series = native.classic(histograms, wanted)
+        return _Answer(selector=histogram, series=series, native=histograms)
 
     # --- one number -------------------------------------------------------------------------
 
@@ -298,6 +371,23 @@ class Prometheus:
         return bytes(body)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What was found for a selector."""
+
+    selector: Selector
+    """As it was asked for."""
+    series: tuple[Series, ...]
+    native: tuple[NativeHistogram, ...] = ()
+    """What the series were made from, if it was not given as series."""
+
+    @property
+    def newest(self) -> float:
+        """The time of the last scrape; minus infinity where nothing was found."""
+        ends = [each.scrapes[-1].time for each in self.native]
+        return max(ends or [each.times[-1] for each in self.series], default=-math.inf)
+
+
 def _session(
     headers: Mapping[str, str], bearer_token_file: str | None, ca_file: str | None
 ) -> requests.Session:
@@ -346,10 +436,47 @@ def _printable(text: str) -> str:
 
 def _parsed(metric: Mapping[str, str], values: Sequence[Sequence[Any]]) -> Series:
     times, numbers = zip(*values, strict=True)
-    labels = sorted((label, value) for label, value in metric.items() if label != "__name__")
     return Series(
-        labels=tuple(labels), times=tuple(map(float, times)), values=tuple(map(float, numbers))
+        labels=_labels(metric), times=tuple(map(float, times)), values=tuple(map(float, numbers))
     )
+
+
+def _labels(metric: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((label, value) for label, value in metric.items() if label != "__name__"))
+
+
+def _native(found: Iterable[Mapping[str, Any]]) -> tuple[NativeHistogram, ...]:
+    """The native histograms in an answer, of one scrape each or of several; numbers are left out."""
+    points = [
+        (each["metric"], each.get("histograms") or [each["histogram"]])
+        for each in found
+        if "histograms" in each or "histogram" in each
+    ]
+    return tuple(
+        NativeHistogram(
+            labels=_labels(metric), scrapes=tuple(_scrape(time, value) for time, value in scrapes)
+        )
+        for metric, scrapes in points
+    )
+
+
+def _scrape(time: float, value: Mapping[str, Any]) -> Scrape:
+    buckets = tuple(
+        Bucket(float(lower), float(upper), float(n))
+        for _, lower, upper, n in value.get("buckets", ())
+    )
+    return Scrape(float(time), float(value["count"]), buckets)
+
+
+def _unreadable(query: Query, answers: Sequence[_Answer], since: float) -> str:
+    """Why the stable's or the candidate's native histogram cannot be read; empty if both can."""
+    sentences = (
+        native.unreadable(
+            answer.native, query.thresholds, since, f"the {version}'s {query.events.metric}"
+        )
+        for version, answer in zip(("stable", "candidate"), answers, strict=False)
+    )
+    return next(filter(None, sentences), "")
 
 
 def _selectors(node: object) -> Iterator[Mapping[str, Any]]:
@@ -368,21 +495,21 @@ def _selectors(node: object) -> Iterator[Mapping[str, Any]]:
 
 def _selected(query: Query) -> list[Selector]:
     """The total, if the query has one, then the events: each of stable, then of the candidate."""
-    events = _buckets(query.events) if query.kind is Kind.DISTRIBUTION else query.events
     return [
         _versioned(each, version)
-        for each in (query.total, events)
+        for each in (query.total, query.events)
         if each is not None
         for version in (query.stable, query.candidate)
     ]
 
 
-def _buckets(selector: Selector) -> Selector:
-    return Selector(metric=f"{selector.metric}_bucket", matchers=selector.matchers)
-
-
 def _versioned(selector: Selector, version: tuple[Matcher, ...]) -> Selector:
     return Selector(metric=selector.metric, matchers=(*selector.matchers, *version))
+
+
+def _range(selector: Selector, since: float, until: float) -> str:
+    """The raw samples from `since` on, when it is asked at `until`."""
+    return f"{_promql(selector)}[{_milliseconds(until - since)}]"
 
 
 def _milliseconds(seconds: float) -> str:
