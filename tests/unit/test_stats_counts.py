@@ -190,7 +190,7 @@ def test_a_window_without_candidate_requests_says_nothing():
 def test_a_window_without_stable_requests_says_nothing_about_a_ratio():
     window = [Sample(0, 0, 100, 90)]
     assert log_harm(window, Bound(1.5)) == (0.0,) * HARM_POINTS
-    assert log_harm(window, Bound(1.5, 0.01)) == (0.0,) * HARM_POINTS
+    assert log_harm(window, Bound(1.5, 0.01)) == pytest.approx((0.0,) * HARM_POINTS, abs=1e-12)
     assert log_safety(window, Bound(1.5)) == (0.0,) * SAFETY_POINTS
 
 

@@ -52,21 +52,47 @@ def culprits(
     return tuple(sorted(named, key=lambda k: (-evidence[k], k)))
 
 
-def discoveries(log_e: Mapping[str, float], alpha: float) -> tuple[str, ...]:
+def log_with_slices(log_all: float, log_slices: Mapping[str, float], slots: int) -> float:
+    """
+    Log evidence that the candidate is worse, on all requests together or in a slice of them.
+
+    Half of the bet is on all requests, half spread evenly over `slots` slices, a number that is
+    fixed beforehand: log(E_all / 2 + (sum of E_slice) / (2 slots)), where a slot that no slice
+    has taken yet counts as 1. Null hypothesis: not worse, overall and in every slice. Fair
+    because a mean of e-values is one (Vovk and Wang, Annals of Statistics 2021), and because
+    slices take their slots by their exposure alone: bets are fair given all exposures
+    (docs/statistics.md section 4). Chosen by their events they would not be. Raises ValueError for
+    more slices than slots, and for evidence that is NaN or infinite.
+    """
+    _check_slots(log_slices, slots)
+    _check_evidence({"all requests": log_all, **log_slices})
+    absent = [math.log(slots - len(log_slices))] if len(log_slices) < slots else []
+    log_mean = _log_sum([*log_slices.values(), *absent]) - math.log(slots)
+    return _log_sum([log_all, log_mean]) - math.log(2)
+
+
+def discoveries(
+    log_e: Mapping[str, float], alpha: float, *, slots: int | None = None
+) -> tuple[str, ...]:
     """
     The slices that are worse, strongest evidence first, with false discovery rate alpha.
 
     e-BH (Wang and Ramdas, JRSS B 2022): with the m e-values in falling order, the first k for the
-    largest k with k * e_(k) / m >= 1 / alpha. Valid under any dependence. `log_e` must name all
-    slices that were watched, also those without evidence (0.0). At most a share alpha of
-    what is named is wrong on average: for attention, not for rollback. Raises ValueError for
-    NaN or infinite evidence, and for an alpha outside (0, 1).
+    largest k with k * e_(k) / m >= 1 / alpha. Valid under any dependence. Every slice that was
+    watched counts, also one without evidence (0.0): m is `slots`, or, without it, the number of
+    `log_e`. At most a share alpha of what is named is wrong on average: for attention, not for
+    rollback. Raises ValueError for NaN or infinite evidence, for an alpha outside (0, 1), and for
+    more slices than slots.
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
     _check_evidence(log_e)
+    watched = len(log_e) if slots is None else slots
+    if not watched:
+        return ()
+    _check_slots(log_e, watched)
     ranked = sorted(log_e, key=lambda name: (-log_e[name], name))
-    needed = math.log(len(ranked) / alpha) if ranked else 0.0
+    needed = math.log(watched / alpha)
     enough = [k for k, name in enumerate(ranked, 1) if math.log(k) + log_e[name] >= needed]
     return tuple(ranked[: max(enough, default=0)])
 
@@ -94,6 +120,11 @@ def _shares(log_e: Mapping[str, float], weights: Mapping[str, float]) -> dict[st
     if total == 0:
         raise ValueError("at least one guardrail needs a weight above 0")
     return {name: weights[name] / total for name in sorted(weights) if weights[name] > 0}
+
+
+def _check_slots(log_slices: Mapping[str, float], slots: int) -> None:
+    if not slots >= max(1, len(log_slices)):
+        raise ValueError(f"{len(log_slices)} slices do not fit into {slots} slots")
 
 
 def _check_evidence(log_e: Mapping[str, float]) -> None:

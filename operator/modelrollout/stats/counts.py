@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
-from scipy.special import logsumexp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,11 @@ _SAFETY_MULTIPLES_ABSOLUTE: Final = (0.97, 0.9, 0.8, 0.65, 0.45, 0.2, 0.06, 0.01
 _HARM_SHARES_ABSOLUTE: Final = (0.2, 0.8) * (len(_HARM_MULTIPLES) // 2)
 # Absolute parts below this are what is left of 0 after rounding.
 _ROUNDING: Final = 1e-12
+# Keeps a bet on stable finite where stable has no exposure, and so no events.
+_ALMOST_ONE: Final = 1.0 - 2.0**-52
+_SMALLEST: Final = float(np.finfo(np.float64).tiny)
+_AXES: Final = 3
+_NUMBERS: Final = 4
 
 HARM_POINTS: Final[int] = len(_HARM_MULTIPLES)
 """Grid points of the evidence for harm."""
@@ -118,7 +123,7 @@ def log_harm(
     multinomial of Lindon and Malek (NeurIPS 2022, arXiv 2011.03567) at fixed alternatives.
     """
     logs = log_harm_of(table_of(samples), bound, lower_is_worse=lower_is_worse)
-    return _total(logs, dispersion)
+    return tuple(_tempered_sum(logs, dispersion).tolist())
 
 
 def log_safety(
@@ -127,6 +132,7 @@ def log_safety(
     *,
     lower_is_worse: bool = False,
     dispersion: float = 1.0,
+    tuned_for: float | None = None,
 ) -> tuple[float, ...]:
     """
     Evidence that the candidate is better than the bound: log e per grid point, summed over samples.
@@ -135,9 +141,15 @@ def log_safety(
     p_c <= p_b / ratio - absolute. Else as `log_harm`, with `SAFETY_POINTS` points. With no events
     on either side it grows as n_c * absolute * (1 - a) (a = 0.01 at the boldest point), and not
     at all when absolute = 0: a ratio of two rates cannot be bounded without events.
+
+    `tuned_for` is how many times below the bound an equal candidate is expected to lie, where
+    that is not the ratio: it changes how fast the evidence grows, not what it proves, and must be
+    chosen before the windows are read. Raises ValueError as `log_harm`, for a `tuned_for` that
+    is not a finite number above 0, and for one with an absolute part. Source: as `log_harm`.
     """
-    logs = log_safety_of(table_of(samples), bound, lower_is_worse=lower_is_worse)
-    return _total(logs, dispersion)
+    table = table_of(samples)
+    logs = log_safety_of(table, bound, lower_is_worse=lower_is_worse, tuned_for=tuned_for)
+    return tuple(_tempered_sum(logs, dispersion).tolist())
 
 
 def log_mixture(state: Sequence[float]) -> float:
@@ -188,57 +200,96 @@ def table_of(samples: Sequence[Sample]) -> Array:
     return np.asarray(rows, dtype=np.float64).reshape(-1, 4)
 
 
+def log_harm_columns(
+    table: ArrayLike, bound: Bound, *, lower_is_worse: bool = False, dispersion: float = 1.0
+) -> tuple[tuple[float, ...], ...]:
+    """
+    `log_harm` of several columns (thresholds, slices) at once: a state of `HARM_POINTS` for each.
+
+    `table` has the shape (windows, columns, 4); the last axis is that of a `Sample`: stable n,
+    stable k, candidate n, candidate k. Raises ValueError for another shape, for no windows (the
+    number of columns is not known then), for counts that a `Sample` refuses, and as `log_harm`.
+    Source: as `log_harm`.
+    """
+    logs = log_harm_of(_checked(table), bound, lower_is_worse=lower_is_worse)
+    return tuple(map(tuple, _tempered_sum(logs, dispersion).tolist()))
+
+
+def log_safety_columns(
+    table: ArrayLike,
+    bound: Bound,
+    *,
+    lower_is_worse: bool = False,
+    dispersion: float = 1.0,
+    tuned_for: float | None = None,
+) -> tuple[tuple[float, ...], ...]:
+    """
+    `log_safety` of several columns at once: a state of `SAFETY_POINTS` for each.
+
+    Arguments and errors as `log_harm_columns` and `log_safety`.
+    """
+    logs = log_safety_of(_checked(table), bound, lower_is_worse=lower_is_worse, tuned_for=tuned_for)
+    return tuple(map(tuple, _tempered_sum(logs, dispersion).tolist()))
+
+
 def log_harm_of(counts: ArrayLike, bound: Bound, *, lower_is_worse: bool = False) -> Array:
     """
     `log_harm` of many windows at once, not summed: shape (*S, 4) to (*S, HARM_POINTS).
 
     The last axis is that of a `Sample`: stable n, stable k, candidate n, candidate k. Counts are
-    not checked: they must be finite, >= 0, and 0 events where exposure is 0.
+    not checked: they must be finite, >= 0, and 0 events where exposure is 0. Raises ValueError
+    when lower is worse and the ratio is 0. Source: as `log_harm`.
     """
-    bound = _oriented_bound(bound, lower_is_worse=lower_is_worse)
-    shares = np.asarray(_HARM_SHARES_ABSOLUTE) if bound.absolute else np.ones(HARM_POINTS)
-    alternatives = (np.asarray(_HARM_MULTIPLES), shares)
-    return _log_e(_oriented(counts, lower_is_worse=lower_is_worse), bound, *alternatives)
+    bets = _harm_bets(_oriented_bound(bound, lower_is_worse=lower_is_worse))
+    return _log_e(_oriented(counts, lower_is_worse=lower_is_worse), bets)
 
 
-def log_safety_of(counts: ArrayLike, bound: Bound, *, lower_is_worse: bool = False) -> Array:
+def log_safety_of(
+    counts: ArrayLike,
+    bound: Bound,
+    *,
+    lower_is_worse: bool = False,
+    tuned_for: float | None = None,
+) -> Array:
     """
     `log_safety` of many windows at once, not summed: shape (*S, 4) to (*S, SAFETY_POINTS).
 
-    The last axis is that of a `Sample`: stable n, stable k, candidate n, candidate k. Counts are
-    not checked: they must be finite, >= 0, and 0 events where exposure is 0.
+    Counts as `log_harm_of`, arguments and errors as `log_safety`. At a fixed `tuned_for` every
+    grid point rises with the ratio, which the search for a confidence bound needs.
     """
-    bound = _oriented_bound(bound, lower_is_worse=lower_is_worse)
-    alternatives = _safety_alternatives(bound)
-    return _log_e(_oriented(counts, lower_is_worse=lower_is_worse), bound, *alternatives)
+    bets = _safety_bets(_oriented_bound(bound, lower_is_worse=lower_is_worse), tuned_for)
+    return _log_e(_oriented(counts, lower_is_worse=lower_is_worse), bets)
 
 
-def log_ratio_safety_of(counts: ArrayLike, ratio: float, *, tuned_for: float) -> Array:
-    """
-    `log_safety_of` for a bound that is only a ratio, with the alternatives of another one.
-
-    Equal to it at ratio = tuned_for, and rising with the ratio at every grid point, which the
-    search for a confidence bound needs. `ratio` and `tuned_for` must be above 0.
-    """
-    alternatives = _safety_alternatives(Bound(tuned_for))
-    return _log_e(_oriented(counts, lower_is_worse=False), Bound(ratio), *alternatives)
+def log_mixture_of(states: ArrayLike) -> Array:
+    """`log_mixture` over the last axis, not checked: shape (*S, points) to S."""
+    logs = np.asarray(states, dtype=np.float64)
+    return np.asarray(np.logaddexp.reduce(logs, axis=-1) - math.log(logs.shape[-1]))
 
 
-def log_mixture_of(states: Array) -> Array:
-    """`log_mixture` over the last axis: shape (*S, points) to S."""
-    return np.asarray(logsumexp(states, axis=-1) - math.log(states.shape[-1]))
+def _checked(counts: ArrayLike) -> Array:
+    table = np.asarray(counts, dtype=np.float64)
+    if table.ndim != _AXES or table.shape[-1] != _NUMBERS or table.shape[0] == 0:
+        raise ValueError(f"counts need the shape (windows, columns, 4), not {table.shape}")
+    n, k = table[..., 0::2], table[..., 1::2]
+    is_sound = (k >= 0) & (n >= np.minimum(k, _SMALLEST)) & (n + k < math.inf)
+    if not is_sound.all():
+        for row in table.reshape(-1, _NUMBERS).tolist():
+            Sample(*row)  # says what is wrong with the first that is
+    return table
 
 
-def _total(logs: Array, dispersion: float) -> tuple[float, ...]:
+def _tempered_sum(logs: Array, dispersion: float) -> Array:
+    """The sum over the first axis, windows, divided by the dispersion."""
     if not (math.isfinite(dispersion) and dispersion >= 1):
         raise ValueError(f"dispersion must be a finite number >= 1, not {dispersion}")
-    return tuple(float(x) for x in logs.sum(axis=0) / dispersion)
+    return np.asarray(logs.sum(axis=0) / dispersion)
 
 
 def _oriented(counts: ArrayLike, *, lower_is_worse: bool) -> Array:
-    """(reference n, reference k, tested n, tested k) first, then S, then an axis for the grid."""
-    table = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)[..., np.newaxis]
-    return table[[2, 3, 0, 1]] if lower_is_worse else table
+    """The last axis as (reference n, reference k, tested n, tested k)."""
+    table = np.asarray(counts, dtype=np.float64)
+    return table[..., (2, 3, 0, 1)] if lower_is_worse else table
 
 
 def _oriented_bound(bound: Bound, *, lower_is_worse: bool) -> Bound:
@@ -254,53 +305,98 @@ def _oriented_bound(bound: Bound, *, lower_is_worse: bool) -> Bound:
     return Bound(bound.ratio, bound.ratio * bound.absolute)
 
 
-def _safety_alternatives(bound: Bound) -> tuple[Array, Array]:
+@dataclass(frozen=True, slots=True)
+class _Bets:
     """
-    (multiples, shares) of a candidate about as good as stable.
+    A bound on the tested version's rate, and the alternatives to it that are bet on.
+
+    In an alternative the rate is a multiple of the bound, and the reference's rate makes up a
+    share of the bound. `gains` are the multiples less 1, `logs` their logarithms. Between `least`
+    and `most` lies what solves the equation of `_log_e`, but for rounding. All of shape (points,).
+    """
+
+    bound: Bound
+    multiples: Array
+    gains: Array
+    logs: Array
+    shares: Array
+    least: Array
+    most: Array
+
+
+@lru_cache
+def _harm_bets(bound: Bound) -> _Bets:
+    shares = np.asarray(_HARM_SHARES_ABSOLUTE) if bound.absolute else np.ones(HARM_POINTS)
+    return _bets(bound, np.asarray(_HARM_MULTIPLES), shares)
+
+
+@lru_cache
+def _safety_bets(bound: Bound, tuned_for: float | None) -> _Bets:
+    """
+    Bets on a candidate about as good as stable.
 
     If both have rate p the multiple is p / (ratio p + absolute), and the share of the bound that
     stable's rate makes up is ratio times that: one number fixes both.
     """
-    if bound.absolute:
-        multiples = np.asarray(_SAFETY_MULTIPLES_ABSOLUTE)
-        return multiples, np.minimum(1.0, bound.ratio * multiples)
-    base = min(bound.ratio, _SAFETY_LARGEST) if bound.ratio > 1 else _SAFETY_BASE
-    return base ** -np.asarray(_SAFETY_POWERS), np.ones(SAFETY_POINTS)
+    if not bound.absolute:
+        ratio = bound.ratio if tuned_for is None else tuned_for
+        return _bets(bound, _powers(ratio), np.ones(SAFETY_POINTS))
+    if tuned_for is not None:
+        raise ValueError("only a bound without an absolute part can be tuned for a ratio")
+    multiples = np.asarray(_SAFETY_MULTIPLES_ABSOLUTE)
+    # Without a ratio stable has no part in the bound, and every share but 0 gives the same bets.
+    shares = np.minimum(1.0, (bound.ratio or math.inf) * multiples)
+    return _bets(bound, multiples, shares)
 
 
-def _log_e(counts: Array, bound: Bound, multiples: Array, shares: Array) -> Array:
-    """Log e of the bets that are best for the alternatives (multiples, shares), each (points,)."""
-    n_b, k_b, n_c, k_c = counts
-    scaled = bound.ratio * n_c
-    d = _stake(n_b, scaled, multiples, shares)
-    exposed = n_b > 0
-    b = 1.0 - np.where(exposed, scaled, 0.0) / np.where(exposed, n_b, 1.0) * d
-    # b reaches 0 only by rounding; the floor keeps the log finite, and such a window loses.
-    logs = k_c * np.log1p(d) + k_b * np.log(np.maximum(b, np.finfo(np.float64).tiny))
-    return np.asarray(logs - n_c * bound.absolute * d)
+def _powers(ratio: float) -> Array:
+    """Multiples for a candidate whose rate lies about `ratio` times below the bound."""
+    if not (math.isfinite(ratio) and ratio > 0):
+        raise ValueError(f"evidence is tuned for a finite ratio above 0, not {ratio}")
+    base = min(ratio, _SAFETY_LARGEST) if ratio > 1 else _SAFETY_BASE
+    return np.asarray(base ** -np.asarray(_SAFETY_POWERS))
 
 
-def _stake(n_b: Array, scaled: Array, s: Array, f: Array) -> Array:
+def _bets(bound: Bound, multiples: Array, shares: Array) -> _Bets:
+    gains = multiples - 1.0
+    least = np.maximum(np.minimum(gains, 0.0), -_ALMOST_ONE * shares)
+    most = np.maximum(gains, 0.0)
+    return _Bets(bound, multiples, gains, np.log1p(gains), shares, least, most)
+
+
+def _log_e(table: Array, bets: _Bets) -> Array:
     """
-    The stake d that maximises the expected log e if the candidate's rate is s times the bound.
+    Log e of the bets that grow fastest if their alternatives are true: (*S, 4) to (*S, points).
 
-    f is the share of the bound that stable's rate makes up. Setting the derivative of
-    n_c (p_c log(1+d) - absolute d) + n_b p_b log(1 - w d) to 0 gives, with m = ratio * n_c,
+    With s the multiple, f the share and rho = ratio n_c / (n_b + ratio n_c) these are the bets
+    1 + d = s / (1 + x) and b = 1 / (1 + x / f), where x is the larger root of
 
-        (1-f) m d^2 - (n_b + m (s-1+f)) d + n_b (s-1) = 0
+        x^2 + (1 - rho (s - f)) x - rho f (s - 1) = 0
 
-    and the root with b > 0. For f = 1 it is d = n_b (s-1) / (n_b + m s). Homogeneous in the
-    exposures, so that splitting a window at a constant ratio changes nothing. Without exposure
-    of stable it is 0 for harm (no bet) and min(0, s/(1-f) - 1) for safety: the bet on the
-    absolute part alone, which is valid because stable's rate is not negative.
+    (docs/statistics.md, section 2.2). For f = 1, a bound that is a ratio, it is rho (s - 1). The
+    exposures come in by their ratio only, so that splitting a window at a constant ratio changes
+    nothing. Without exposure of stable rho is 1 and x = max(s - 1, -f): no bet, or, for safety,
+    one on the absolute part alone.
     """
-    n_b = np.where((n_b == 0) & (scaled == 0), 1.0, n_b)
-    q = n_b + scaled * (s - 1.0 + f)
-    quadratic = (1.0 - f) * scaled
-    root = np.sqrt(np.maximum(q * q - 4.0 * quadratic * n_b * (s - 1.0), 0.0))
-    stable_form = 2.0 * n_b * (s - 1.0) / np.where(q + root > 0, q + root, 1.0)
-    direct_form = (q - root) / np.where(quadratic > 0, 2.0 * quadratic, 1.0)
-    return np.where(q >= 0, stable_form, direct_form)
+    n_b, k_b, n_c, k_c = (table[..., i, np.newaxis] for i in range(_NUMBERS))
+    m = bets.bound.ratio * n_c
+    rho = m / np.maximum(n_b + m, _SMALLEST)
+    if not bets.bound.absolute:
+        log_b = -np.log1p(rho * bets.gains)
+        return np.asarray(k_c * (bets.logs + log_b) + k_b * log_b)
+    x = _root(rho, bets)
+    log_a = bets.logs - np.log1p(x)
+    logs = k_c * log_a - k_b * np.log1p(x / bets.shares)
+    return np.asarray(logs - n_c * bets.bound.absolute * np.expm1(log_a))
+
+
+def _root(rho: Array, bets: _Bets) -> Array:
+    """The x of `_log_e`: (*S, 1) to (*S, points)."""
+    s, f = bets.multiples, bets.shares
+    # The discriminant as a sum of what is not negative, so that nothing cancels.
+    root = np.sqrt((1.0 - rho * (s + f)) ** 2 + (4.0 * s * f) * (rho * (1.0 - rho)))
+    x = (root - 1.0 + rho * (s - f)) / 2.0
+    return np.minimum(np.maximum(x, bets.least), bets.most)
 
 
 def _without_event(sample: Sample) -> Sample:

@@ -10,15 +10,50 @@ that were interpolated inside a bucket are never tested.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from scipy.special import logsumexp
+import numpy as np
 
-from modelrollout.stats.counts import log_mixture
+from modelrollout.stats.counts import log_mixture_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from modelrollout.stats.counts import Array, Bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantileThresholds:
+    """
+    The bucket bounds at which a quantile of the candidate is held against stable's.
+
+    Each version is a proportion of its own: stable's observations beyond `lower` against the
+    candidate's beyond `tolerance_upper` (harm) or `margin_upper` (safety), with `Bound(1.0)`.
+    Bounds are in the histogram's unit.
+    """
+
+    lower: float
+    tolerance_upper: float
+    margin_upper: float
+    level: float
+    """The quantile that is compared: the share of stable's observations at or below `lower`."""
+    thinning: float
+    """
+    How many times fewer of stable's observations lie beyond `margin_upper` than beyond `lower`:
+    what evidence for safety is to be `tuned_for`.
+    """
+
+    @property
+    def tolerance_factor(self) -> float:
+        """The factor between the quantiles that harm is evidence against; at least the one asked."""
+        return self.tolerance_upper / self.lower
+
+    @property
+    def margin_factor(self) -> float:
+        """The factor between the quantiles that safety excludes; at least the one asked."""
+        return self.margin_upper / self.lower
 
 
 def choose_thresholds(
@@ -80,16 +115,62 @@ def gate_thresholds(
     return tuple(sorted(gate)) or (min(thresholds),)
 
 
+def choose_quantile(
+    bounds: Sequence[float],
+    cumulative: Sequence[float],
+    quantile: float,
+    *,
+    tolerance: Bound,
+    margin: Bound,
+) -> QuantileThresholds:
+    """
+    Where to compare a quantile: "the candidate's p99 is at most 1.1 times stable's".
+
+    `bounds` and `cumulative` as `choose_thresholds`. `lower` is the bound whose tail is nearest to
+    1 - quantile as a factor, and each upper one the first bound at or above ratio * lower +
+    absolute of its `Bound` (in the histogram's unit). Null hypothesis of harm: at most as
+    many of the candidate's observations lie beyond the upper bound as of stable's beyond the
+    lower one. It holds whenever the candidate's quantiles are at most ratio * stable's +
+    absolute, at whatever level the lower bound lies by then; rejected, the candidate's quantile at
+    that level is above the upper bound. docs/statistics.md section 3.
+
+    Raises ValueError for a malformed or empty histogram, for a quantile outside (0, 1), and where
+    the buckets cannot express it: no bound above stable's quantile, none at or above what is
+    asked for, a quantile at or below 0, or a margin that leaves nothing between the two bounds.
+    """
+    finite, tails = _tails(bounds, cumulative)
+    if not 0 < quantile < 1:
+        raise ValueError(f"a quantile must lie between 0 and 1, not {quantile}")
+    seen = [max(tail, 0.5 / cumulative[-1]) for tail in tails]
+    at = _nearest_tail(1 - quantile, seen)
+    lower = finite[at]
+    if lower <= 0:
+        raise ValueError(f"quantile {quantile:g} of stable is about {lower:g}: it must be above 0")
+    margin_upper = _at_or_above(margin, lower, quantile, finite)
+    if margin_upper <= lower:
+        raise ValueError(
+            f"the margin {margin.ratio:g} x {lower:g} + {margin.absolute:g} must be above quantile"
+            f" {quantile:g} of stable, or equal versions could never be told from worse ones"
+        )
+    return QuantileThresholds(
+        lower=lower,
+        tolerance_upper=_at_or_above(tolerance, lower, quantile, finite),
+        margin_upper=margin_upper,
+        level=1 - tails[at],
+        thinning=seen[at] / seen[finite.index(margin_upper)],
+    )
+
+
 def log_harm(states: Sequence[Sequence[float]]) -> float:
     """
     Log evidence that some tail is worse, from one running state of `counts.log_harm` per threshold.
 
     Null hypothesis (stochastic dominance, up to the bound): no tail is worse. Under it each
     threshold's evidence is an e-process, and so is their mean, whatever their dependence (Vovk
-    and Wang, Annals of Statistics 2021). Raises ValueError when there are no states.
+    and Wang, Annals of Statistics 2021). Raises ValueError when there are no states, when they
+    differ in length, and for a NaN.
     """
-    logs = _mixtures(states)
-    return float(logsumexp(logs)) - math.log(len(logs))
+    return float(log_mixture_of(_mixtures(states)))
 
 
 def log_safety(states: Sequence[Sequence[float]]) -> float:
@@ -98,15 +179,19 @@ def log_safety(states: Sequence[Sequence[float]]) -> float:
 
     Null hypothesis: some tail is not. The minimum is at most the evidence of that one
     (intersection-union; Berger, Technometrics 1982), so no correction is needed. Raises
-    ValueError when there are no states.
+    ValueError as `log_harm`.
     """
-    return min(_mixtures(states))
+    return float(_mixtures(states).min())
 
 
-def _mixtures(states: Sequence[Sequence[float]]) -> list[float]:
+def _mixtures(states: Sequence[Sequence[float]]) -> Array:
+    """The evidence of each threshold: shape (thresholds,)."""
     if len(states) == 0:
         raise ValueError("evidence of a histogram needs at least one threshold, there is none")
-    return [log_mixture(state) for state in states]
+    mixtures = log_mixture_of(states)
+    if np.isnan(mixtures).any():
+        raise ValueError(f"a threshold's state holds something that is not a number: {states}")
+    return mixtures
 
 
 def _tails(bounds: Sequence[float], cumulative: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -134,6 +219,20 @@ def _check_ascending(bounds: Sequence[float], cumulative: Sequence[float]) -> No
 
 def _at_or_below(limit: float, finite: Sequence[float]) -> float:
     return max((x for x in finite if x <= limit), default=finite[0])
+
+
+def _at_or_above(bound: Bound, lower: float, quantile: float, finite: Sequence[float]) -> float:
+    """The first bucket bound at or above what a bound makes of a lower one."""
+    wanted = bound.ratio * lower + bound.absolute
+    for upper in finite:
+        # 1.1 * 0.1 is a little above 0.11.
+        if upper >= wanted or math.isclose(upper, wanted, rel_tol=1e-9):
+            return upper
+    raise ValueError(
+        f"quantile {quantile:g} of stable is about {lower:g}, and the last finite bucket bound is"
+        f" {finite[-1]:g}: {bound.ratio:g} x {lower:g} + {bound.absolute:g} = {wanted:g} needs a"
+        " bound at or above it; add larger buckets, or take a smaller quantile"
+    )
 
 
 def _nearest_tail(wanted: float, tails: Sequence[float]) -> int:

@@ -19,7 +19,6 @@ from modelrollout.stats.counts import (
     Bound,
     log_harm_of,
     log_mixture_of,
-    log_ratio_safety_of,
     log_safety_of,
     table_of,
 )
@@ -53,7 +52,7 @@ def ratio_bounds(
         return float(log_mixture_of(logs.sum(axis=0) / dispersion)) - needed
 
     def safety(log_ratio: float) -> float:
-        logs = log_ratio_safety_of(table, math.exp(log_ratio), tuned_for=margin)
+        logs = log_safety_of(table, Bound(math.exp(log_ratio)), tuned_for=margin)
         return float(log_mixture_of(logs.sum(axis=0) / dispersion)) - needed
 
     lower, upper = _crossing(harm), _crossing(safety)

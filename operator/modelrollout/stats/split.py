@@ -11,7 +11,9 @@ import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln
+
+from modelrollout.stats.counts import log_mixture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +72,7 @@ def log_mismatch_beyond(requests: Sequence[float], share: float, tolerance: floa
     stable, candidate = requests
     above = _log_beyond(candidate, stable, share + tolerance)
     below = _log_beyond(stable, candidate, 1 - share + tolerance)
-    return float(logsumexp([*above, *below])) - math.log(2 * len(_STEPS_BEYOND))
+    return log_mixture([*above, *below])
 
 
 def _log_beyond(inside: float, outside: float, edge: float) -> list[float]:
