@@ -125,20 +125,21 @@ async def _answer(
     try:
         async with asyncio.timeout(METRICS_SECONDS):
             if not collect.is_prepared(checkpoint):
-                return await _past(measure, checkpoint, grid, source, now)
+                return await past_of(measure, checkpoint, grid, source, now)
             query = collect.with_thresholds(measure.query, checkpoint)
             return await source.read(query, grid, now)
     except (MetricsUnavailable, TimeoutError) as error:
         return Reading(watermark=grid.watermark, blind=str(error) or LATE)
 
 
-async def _past(
+async def past_of(
     measure: Measure,
     checkpoint: api.GuardrailCheckpoint,
     grid: Grid,
     source: MetricSource,
     now: float,
 ) -> Past:
+    """What stable did before the grid, as far as a distribution's thresholds can be chosen from it."""
     histogram = None
     if measure.query.kind is Kind.DISTRIBUTION and not checkpoint.thresholds:
         histogram = await _stable_histogram(measure, grid, source, now)

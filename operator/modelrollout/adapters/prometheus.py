@@ -111,6 +111,12 @@ class Prometheus:
         """The one number that a PromQL expression gives within a namespace; None for no series."""
         return await self._in_thread(lambda: self._value(expression, namespace, now))
 
+    async def values(
+        self, selector: Selector, label: str, start: float, end: float
+    ) -> frozenset[str]:
+        """The values of a label that a selector's series had in a span; empty for those without."""
+        return await self._in_thread(lambda: self._values(selector, label, start, end))
+
     async def _in_thread(self, ask: Callable[[], Result]) -> Result:
         future = asyncio.get_running_loop().run_in_executor(self._threads, ask)
         try:
@@ -147,6 +153,12 @@ class Prometheus:
                 " as a native one only, let Prometheus scrape that (scrape_native_histograms)."
             )
         return found
+
+    def _values(self, selector: Selector, label: str, start: float, end: float) -> frozenset[str]:
+        seen = f"last_over_time({_range(selector, start, end)})"
+        found = self._query(f"group by ({label}) ({seen})", end)
+        with self._translated():
+            return frozenset(each["metric"].get(label, "") for each in found)
 
     # --- windows ----------------------------------------------------------------------------
 
