@@ -87,6 +87,13 @@ def analysis(**given: Any) -> Manifest:
     return {"analysis": given}
 
 
+def quantile(**given: Any) -> Manifest:
+    return {
+        "name": "latency",
+        "distribution": {"histogram": {"metric": "seconds"}, "quantile": "0.99"} | given,
+    }
+
+
 MANAGED = {"route": None, "gateway": {"name": "public"}}
 UNKNOWN = "the types ignore fields that a newer version may have"
 DECIMAL = "a decimal number is written in digits and at most one point"
@@ -282,17 +289,17 @@ BAD = [
     Bad("an unknown preset", 'Unsupported value: "envoy/luck"', guardrail(preset="envoy/luck")),
     Bad(
         "two kinds in one guardrail",
-        "give exactly one of preset, proportion, rate, distribution and limit",
+        "give exactly one of preset, proportion, rate, distribution, mean and limit",
         guardrail(proportion=WRONG),
     ),
     Bad(
         "a guardrail of no kind",
-        "give exactly one of preset, proportion, rate, distribution and limit",
+        "give exactly one of preset, proportion, rate, distribution, mean and limit",
         guardrails({"name": "errors"}),
     ),
     Bad(
         "a limit with a tolerance",
-        "a limit is a plain threshold: tolerance, margin, direction and versionLabel do not apply",
+        "a limit is a plain threshold: tolerance, margin, direction, versionLabel, slices",
         limit(tolerance={"ratio": "2"}),
     ),
     Bad(
@@ -373,6 +380,49 @@ BAD = [
             }
         ),
     ),
+    Bad(
+        "limits beside a quantile",
+        "limits are thresholds of the whole tail",
+        guardrails(quantile(limits=["0.5"])),
+    ),
+    Bad("a quantile in per cent", RATE, guardrails(quantile(quantile="99"))),
+    Bad(
+        "a quantile downwards",
+        "a quantile is compared upwards",
+        guardrails(quantile() | {"direction": "LowerIsWorse"}),
+    ),
+    Bad(
+        "slices of a rate",
+        "slices need requests to share out",
+        guardrails(
+            {
+                "name": "restarts",
+                "rate": {"events": {"metric": "restarts_total"}},
+                "slices": {"label": "country"},
+            }
+        ),
+    ),
+    Bad(
+        "more slices than anybody looks at",
+        "slices.top in body should be less than or equal to 20",
+        guardrail(slices={"label": "country", "top": 21}),
+    ),
+    Bad(
+        "no share of the error budget",
+        "weight must be above 0",
+        guardrail(weight="0.0"),
+    ),
+    Bad("a share in words", DECIMAL, guardrail(weight="most")),
+    Bad(
+        "a delay of no time",
+        "delaySeconds in body should be greater than or equal to 1",
+        guardrail(delaySeconds=0),
+    ),
+    Bad(
+        "a mean without its number of values",
+        "mean.count: Required value",
+        guardrails({"name": "score", "mean": {"sum": {"metric": "score_sum"}}}),
+    ),
     Bad("an interval of no time", "intervalSeconds in body should be", analysis(intervalSeconds=0)),
     Bad("a certainty", RATE, analysis(falseRollbackRate="0")),
     Bad("a certainty in other words", RATE, analysis(falseRollbackRate="0.00")),
@@ -413,12 +463,17 @@ DIFFERENCES = {
     "direction": "LowerIsWorse",
     "versionLabel": "version",
     "required": False,
+    "slices": {"label": "country", "top": 5},
+    "weight": "0.5",
+    "delaySeconds": 3600,
 }
 EVERY_GUARDRAIL = [
     {"name": "errors", "preset": "envoy/errors", "required": True},
     {"name": "wrong", "proportion": {"events": SELECTOR, "total": SELECTOR}, **DIFFERENCES},
     {"name": "restarts", "rate": {"events": SELECTOR}},
     {"name": "latency", "distribution": {"histogram": SELECTOR, "limits": ["0.25", "1"]}},
+    {"name": "p99", "distribution": {"histogram": SELECTOR, "quantile": "0.99"}},
+    {"name": "score", "mean": {"sum": SELECTOR, "count": SELECTOR, "max": "1"}},
     {"name": "memory", "limit": {"query": "max(x)", "max": "1.5", "forSeconds": 0}},
     {"name": "hits", "limit": {"query": "min(x)", "min": "0"}},
     {"name": "equal", "preset": "envoy/latency", "tolerance": {"ratio": "1"}},
@@ -672,8 +727,19 @@ STATUS: Manifest = {
             "candidate": {"requests": 2412},
             "harm": "0.12",
             "safety": "1.00",
+            "placebo": "-0.50",
+            "slices": [
+                {
+                    "name": "DE",
+                    "harm": "0.40",
+                    "stable": {"requests": 9000, "value": "0.01"},
+                    "candidate": {"requests": 500, "value": "0.02"},
+                }
+            ],
         }
     ],
+    "warnings": ["errors: step 1 cannot decide in time"],
+    "split": {"stable": 9000, "candidate": 1000, "earlier": "-3.1000", "mismatchTime": TIME},
     "history": [
         {
             "time": TIME,
@@ -695,6 +761,17 @@ STATUS: Manifest = {
             "stable": [45903.0] * 9,
             "candidate": [2412.5] * 9,
             "windows": 12,
+            "dispersion": [1.0, 2.125],
+            "counted": "Others",
+            "placebo": [[0.5, -0.25]] * 16,
+            "slices": [
+                {
+                    "name": "DE",
+                    "harm": [[0.125]] * 8,
+                    "stable": [9000.0] * 9,
+                    "candidate": [500.0] * 9,
+                }
+            ],
             "beyondSince": 1800000000.125,
         }
     ],

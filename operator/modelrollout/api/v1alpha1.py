@@ -416,7 +416,7 @@ class Distribution(ApiModel):
     ] = ()
     """limits are bucket bounds that matter to you (an SLO), in the histogram's unit; they are compared in any case."""
     quantile: Rate | None = None
-    """quantile, for example 0.99, compares the versions at this quantile alone; tolerance and margin then speak of its value (ratio 1.1: at most 1.1 times as slow), as finely as the buckets allow."""
+    """quantile compares the versions at this quantile alone, for example 0.99; tolerance and margin then speak of its value (ratio 1.1: at most 1.1 times as slow), as finely as the buckets allow."""
 
 
 class Limit(ApiModel):
@@ -846,6 +846,13 @@ class HistoryEntry(ApiModel):
 Points = Annotated[tuple[float, ...], Field(max_length=64)]
 
 
+class Counted(StrEnum):
+    """Which outcome the evidence is made of."""
+
+    EVENTS = "Events"
+    OTHERS = "Others"
+
+
 class SliceCheckpoint(ApiModel):
     """The evidence of one slice."""
 
@@ -884,8 +891,8 @@ class GuardrailCheckpoint(ApiModel):
     """windows counted in this step."""
     dispersion: Annotated[tuple[float, ...], Field(max_length=8)] = ()
     """dispersion is the factor by which events come in bursts, per threshold; empty until stable's history was read."""
-    counts_others: bool = False
-    """countsOthers is whether the requests without the event are counted, because the event is the common outcome."""
+    counted: Counted = Counted.EVENTS
+    """counted is the rarer outcome: the events, or all other requests."""
     placebo: Annotated[tuple[Points, ...], Field(max_length=16)] = ()
     """placebo is the harm evidence between two halves of stable's pods, both ways."""
     slices: Annotated[
@@ -906,14 +913,14 @@ class GuardrailCheckpoint(ApiModel):
 class SplitStatus(ApiModel):
     """Whether requests reach the versions in the shares that were asked for."""
 
-    stable: Annotated[float, Field(ge=0)] = 0
+    stable: Annotated[int, Field(ge=0)] = 0
     """stable version's requests at this step's weight."""
-    candidate: Annotated[float, Field(ge=0)] = 0
+    candidate: Annotated[int, Field(ge=0)] = 0
     """candidate version's requests at this step's weight."""
-    earlier: float = 0
-    """earlier is the evidence of a mismatch of the steps before, as log e."""
-    mismatch: bool = False
-    """mismatch is whether it was proved; it stays until the next candidate."""
+    earlier: Annotated[str, Field(max_length=32)] = "0"
+    """earlier is the evidence of a mismatch in the steps before, as log e."""
+    mismatch_time: Time | None = None
+    """mismatchTime is when it was proved that they do not; it stays until the next candidate."""
 
 
 class ConditionStatus(StrEnum):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from modelrollout.api.v1alpha1 import GuardrailCheckpoint, SliceCheckpoint
+from modelrollout.api.v1alpha1 import Counted, GuardrailCheckpoint, SliceCheckpoint
 from modelrollout.core.evidence import (
     Counts,
     Histogram,
@@ -116,9 +116,8 @@ def prepared(
     if not checkpoint.harm:
         return checkpoint
     is_common = measure.query.kind is Kind.PROPORTION and _is_common(past.windows)
-    checkpoint = checkpoint.model_copy(
-        update={"counts_others": is_common and _has_complement(measure)}
-    )
+    if is_common and _has_complement(measure):
+        checkpoint = checkpoint.model_copy(update={"counted": Counted.OTHERS})
     return checkpoint.model_copy(update={"dispersion": _dispersion(measure, checkpoint, past)})
 
 
@@ -235,7 +234,7 @@ def _bets(
     """What the pairs add, per column."""
     bound = _bound(measure, is_harm=is_harm)
     lower_is_worse = measure.lower_is_worse
-    if checkpoint.counts_others:
+    if checkpoint.counted is Counted.OTHERS:
         _, bound, lower_is_worse = counts.complemented((), bound, lower_is_worse=lower_is_worse)
     grow = counts.log_harm_of if is_harm else counts.log_safety_of
     columns = _columns(measure, checkpoint, is_harm=is_harm)
@@ -292,7 +291,7 @@ def _outcomes(
     if measure.largest is not None:
         k /= measure.largest
     n = max(n, k)
-    return (n, n - k) if checkpoint.counts_others else (n, k)
+    return (n, n - k) if checkpoint.counted is Counted.OTHERS else (n, k)
 
 
 def _is_without_time(measure: Measure, stable: Counts, candidate: Counts) -> bool:

@@ -330,7 +330,7 @@ def _held(here: _Pass, candidate: Workload, judgement: Judgement | None) -> Plan
         return _hold(here, Reason.PAUSED, _pause_message(here), judgement)
     if not here.is_settled:
         return _hold(here, Reason.WAITING_FOR_ROUTE, here.seen.route.message, judgement)
-    if here.facts.split is not None and here.facts.split.mismatch:
+    if here.facts.split is not None and here.facts.split.mismatch_time is not None:
         said = traffic_split.message(here.facts.split, here.facts.weight.wanted)
         return _hold(here, Reason.SPLIT_MISMATCH, said, judgement)
     if judgement is not None and judgement.blind:
@@ -357,7 +357,9 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
         here.spec.analysis, seen.measures, collected, seen.readings, seen.levels, here.now
     )
     weight = here.facts.weight.wanted
-    split = traffic_split.counted(here.facts.split, seen.measures, seen.readings, weight, start)
+    split = traffic_split.counted(
+        here.facts.split, seen.measures, seen.readings, weight, start, facts.as_time(here.now)
+    )
     new = here.facts.model_copy(
         update={
             "checkpoint": tuple(collected.values()),
@@ -394,8 +396,8 @@ def _doubts(here: _Pass, new: ModelRolloutStatus, judgement: Judgement) -> tuple
         if each not in known:
             message = judgement.says(each)
             notes.append(Note(severity=Severity.WARNING, reason="PlaceboFailed", message=message))
-    was_known = here.facts.split is not None and here.facts.split.mismatch
-    if new.split is not None and new.split.mismatch and not was_known:
+    was_known = here.facts.split is not None and here.facts.split.mismatch_time is not None
+    if new.split is not None and new.split.mismatch_time is not None and not was_known:
         message = traffic_split.message(new.split, new.weight.wanted)
         notes.append(Note(severity=Severity.WARNING, reason="SplitMismatch", message=message))
     return tuple(notes)

@@ -27,6 +27,7 @@ def counted(
     readings: Mapping[str, Reading],
     weight: int,
     step_start: float,
+    now: str,
 ) -> SplitStatus | None:
     """The split with the windows of a reading, by the first guardrail that counts all requests."""
     names = [each.name for each in measures if each.counts_traffic and each.name in readings]
@@ -38,19 +39,24 @@ def counted(
         if each.start >= step_start + SETTLE_SECONDS and not each.is_incomplete
     ]
     before = known or SplitStatus()
-    stable = before.stable + sum(each.stable.n for each in windows)
-    candidate = before.candidate + sum(each.candidate.n for each in windows)
-    found = before.model_copy(update={"stable": stable, "candidate": candidate})
-    is_proved = before.earlier + _evidence(found, weight) >= -math.log(ALPHA)
-    return found.model_copy(update={"mismatch": before.mismatch or is_proved})
+    found = before.model_copy(
+        update={
+            "stable": before.stable + int(sum(each.stable.n for each in windows)),
+            "candidate": before.candidate + int(sum(each.candidate.n for each in windows)),
+        }
+    )
+    if before.mismatch_time is None and _total_evidence(found, weight) >= -math.log(ALPHA):
+        return found.model_copy(update={"mismatch_time": now})
+    return found
 
 
 def at_new_step(known: SplitStatus | None, weight: int) -> SplitStatus | None:
     """Other weights are a new test; what the steps before said stays, as evidence multiplies."""
     if known is None:
         return None
-    earlier = round(known.earlier + _evidence(known, weight), 6)
-    return SplitStatus(earlier=earlier, mismatch=known.mismatch)
+    return SplitStatus(
+        earlier=f"{_total_evidence(known, weight):.4f}", mismatch_time=known.mismatch_time
+    )
 
 
 def message(known: SplitStatus, weight: int) -> str:
@@ -63,9 +69,11 @@ def message(known: SplitStatus, weight: int) -> str:
     )
 
 
-def _evidence(known: SplitStatus, weight: int) -> float:
+def _total_evidence(known: SplitStatus, weight: int) -> float:
+    """Log e of all steps so far."""
     share = weight / FULL_WEIGHT
     if not 0 < share < 1:
-        return 0.0
+        return float(known.earlier)
     tolerance = TOLERANCE * min(share, 1 - share)
-    return split.log_mismatch_beyond((known.stable, known.candidate), share, tolerance)
+    here = split.log_mismatch_beyond((known.stable, known.candidate), share, tolerance)
+    return float(known.earlier) + here

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LEAST_PAIRS: Final = 10
 """Pairs of windows with events below which nothing can be said about dispersion."""
+DOUBT: Final = 2.0
+"""So many standard errors above 1 the estimate must be, or a short history slows every rollout."""
 
 
 def dispersion(windows: Sequence[tuple[float, float]], *, caution: float = 1.0) -> float:
@@ -33,6 +35,8 @@ def dispersion(windows: Sequence[tuple[float, float]], *, caution: float = 1.0) 
     are large: with one burst per twenty windows of mean size 3 (index of dispersion 5) the mean
     of ratios is 3.1.
 
+    An estimate that independent events give too, one of at most 1 + `DOUBT` sqrt(3 / pairs) (the
+    variance of successive differences of independent normal values), is taken for 1. To others
     `caution` standard errors are added, because evidence that is tempered too little alarms
     falsely: they matter in a short history (60 windows) and hardly in a long one (1,000). With
     fewer than `LEAST_PAIRS` pairs that have events it is 1: unknown, and not known to be calm.
@@ -50,8 +54,9 @@ def dispersion(windows: Sequence[tuple[float, float]], *, caution: float = 1.0) 
         return 1.0
     events = math.fsum(expected for _, expected in pairs)
     estimate = math.fsum(square for square, _ in pairs) / events
-    error = _standard_error(pairs, estimate) / events
-    return max(1.0, estimate + caution * error)
+    if estimate <= 1 + DOUBT * math.sqrt(3 / len(pairs)):
+        return 1.0
+    return estimate + caution * _standard_error(pairs, estimate) / events
 
 
 def _standard_error(pairs: Sequence[tuple[float, float]], estimate: float) -> float:
