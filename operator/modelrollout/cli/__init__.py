@@ -8,7 +8,7 @@ import click
 
 from modelrollout import __version__
 
-COMMANDS = ("operator",)
+COMMANDS = ("operator", "plan", "judge", "backtest")
 """In the order of the help. The operator's start must not pay for the others' imports."""
 
 

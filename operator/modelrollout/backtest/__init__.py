@@ -1,0 +1,1 @@
+"""What guardrails would have decided in the past, from a Prometheus that remembers it."""
