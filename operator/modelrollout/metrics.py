@@ -143,7 +143,12 @@ async def past_of(
     histogram = None
     if measure.query.kind is Kind.DISTRIBUTION and not checkpoint.thresholds:
         histogram = await _stable_histogram(measure, grid, source, now)
-        checkpoint = collect.choose(measure, checkpoint, histogram, grid.start)
+        try:
+            checkpoint = collect.choose(measure, checkpoint, histogram, grid.start)
+        except ValueError as error:
+            raise MetricsUnavailable(
+                f"The buckets of {measure.query.events.metric}: {error}."
+            ) from error
         if not checkpoint.thresholds:
             return Past(histogram=histogram)
     query = collect.with_thresholds(measure.query, checkpoint)

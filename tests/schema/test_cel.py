@@ -756,6 +756,7 @@ STATUS: Manifest = {
             "watermark": 1800000000.25,
             "thresholds": [0.005, 0.25, 10.0],
             "gated": [0.25],
+            "thinning": 12.5,
             "harm": [[-1.234567, 1e-06, 700.5]] * 8,
             "safety": [[0.0, -17.031]] * 8,
             "stable": [45903.0] * 9,

@@ -10,7 +10,7 @@ import pytest
 from builders import NOW, a_rollout, a_spec, an_observation, the_measures
 from modelrollout.api.v1alpha1 import Counted, Verdict
 from modelrollout.core import analysis, collect
-from modelrollout.core.evidence import Counts, Past, Reading, Window
+from modelrollout.core.evidence import Counts, Histogram, Past, Reading, Window
 
 WRONG = {"events": {"metric": "wrong_total"}, "total": {"metric": "judged_total"}}
 ERRORS = {"name": "errors", "proportion": WRONG}
@@ -104,6 +104,50 @@ def test_the_absolute_part_of_a_bounded_mean_is_in_its_own_unit():
             *given({"name": "score", "mean": SCORE | {"max": "100"}} | difference), equal
         )
         assert found.verdict is verdict
+
+
+# --- quantiles ----------------------------------------------------------------------------------
+
+P90 = {
+    "name": "p90",
+    "distribution": {"histogram": {"metric": "seconds"}, "quantile": "0.9"},
+    "tolerance": {"ratio": "1.5"},
+    "margin": {"ratio": "2"},
+}
+BOUNDS = (0.05, 0.1, 0.2, 0.4, math.inf)
+
+
+def latencies(generator, windows, factor):
+    """Exponential with a p90 of about 0.1 s, the candidate's times a factor; at 3 thresholds."""
+    scale = 0.1 / math.log(10)
+    for index in range(windows):
+        both = [generator.exponential(scale, 450), generator.exponential(scale * factor, 50)]
+        yield window(
+            index,
+            *(counted(len(v), *(float((v > x).sum()) for x in (0.1, 0.2, 0.2))) for v in both),
+        )
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, Verdict.PASS), (4.0, Verdict.FAIL)])
+def test_a_quantile_is_compared_by_its_value(factor, verdict):
+    settings, (measure,) = given(P90)
+    stable = Histogram(bounds=BOUNDS, cumulative=(684.0, 900.0, 990.0, 999.9, 1000.0))
+    known = collect.choose(measure, collect.fresh(measure, NOW), stable, NOW)
+    # 1.5 x and 2 x 0.1 s, as finely as the buckets allow.
+    assert known.thresholds == (0.1, 0.2, 0.2)
+    windows = list(latencies(np.random.default_rng(7), 60, factor))
+    known = collect.collect(measure, known, reading(*windows))
+    found = analysis.judge(settings, [measure], {"p90": known}, {}, {}, NOW)
+    assert found.verdict is verdict, found.says()
+    assert "above 0.2" in found.says()
+    assert "above 0.1" in found.says()
+
+
+def test_buckets_that_are_too_coarse_for_a_quantile_are_refused_with_a_remedy():
+    _, (measure,) = given(P90)
+    coarse = Histogram(bounds=(0.05, 0.1, math.inf), cumulative=(684.0, 900.0, 1000.0))
+    with pytest.raises(ValueError, match="larger buckets"):
+        collect.choose(measure, collect.fresh(measure, NOW), coarse, NOW)
 
 
 # --- common events --------------------------------------------------------------------------------

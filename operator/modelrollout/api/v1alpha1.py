@@ -879,6 +879,8 @@ class GuardrailCheckpoint(ApiModel):
     """thresholds of a distribution."""
     gated: Annotated[tuple[float, ...], Field(max_length=8)] = ()
     """gated are the thresholds that must be proved safe."""
+    thinning: float | None = None
+    """thinning is, where a quantile is compared, how many times fewer of stable's answers lie beyond the margin's threshold than beyond stable's own."""
     harm: Annotated[tuple[Points, ...], Field(max_length=8)] = ()
     """harm evidence: log e per threshold and mixture point."""
     safety: Annotated[tuple[Points, ...], Field(max_length=8)] = ()

@@ -152,7 +152,7 @@ def _evidence(measure: Measure, checkpoint: GuardrailCheckpoint, alpha: float) -
     harm = log(checkpoint.harm)
     slices = {each.name: log(each.harm) for each in checkpoint.slices}
     if measure.slices:
-        harm = _with_slices(harm, slices, measure.slices)
+        harm = combine.log_with_slices(harm, slices, measure.slices)
     placebo = log(checkpoint.placebo)
     return _Evidence(
         harm=harm,
@@ -179,12 +179,6 @@ def _log_mean_harm(rows: Rows) -> float:
 def _log_of_mean(logs: Sequence[float]) -> float:
     names = {str(index): each for index, each in enumerate(logs)}
     return combine.log_weighted_mean(names, dict.fromkeys(names, 1.0))
-
-
-def _with_slices(harm: float, slices: Mapping[str, float], most: int) -> float:
-    """Half of the bet is on all requests, half on the slices; a slice not yet seen counts as 1."""
-    absent = [0.0] * (most - len(slices))
-    return _log_of_mean([harm, _log_of_mean([*slices.values(), *absent])])
 
 
 def _log_safety(checkpoint: GuardrailCheckpoint) -> float:

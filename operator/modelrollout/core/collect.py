@@ -33,6 +33,8 @@ COMMON = 0.5
 DIGITS = 6
 """Of the logs that are stored: rounding loses less than any window brings."""
 
+QUANTILE_THRESHOLDS = 3
+"""Stable's quantile, and the bounds that tolerance and margin make of it for the candidate."""
 LONGEST_NAME = 256
 """Of a slice: status is no place for longer ones."""
 
@@ -129,10 +131,21 @@ def is_enough(histogram: Histogram) -> bool:
 def choose(
     measure: Measure, checkpoint: GuardrailCheckpoint, histogram: Histogram, now: float
 ) -> GuardrailCheckpoint:
-    """Fix a distribution's thresholds; evidence begins after the answers they were chosen from."""
+    """
+    Fix a distribution's thresholds; evidence begins after the answers they were chosen from.
+
+    Raises ValueError where the buckets are too coarse for the quantile that is asked for.
+    """
     if not is_enough(histogram):
         return checkpoint
     bounds, cumulative = histogram.bounds, histogram.cumulative
+    if measure.quantile is not None:
+        found = histograms.choose_quantile(
+            bounds, cumulative, measure.quantile, tolerance=measure.tolerance, margin=measure.margin
+        )
+        uppers = found.tolerance_upper, found.margin_upper
+        at = {"thresholds": (found.lower, *uppers), "thinning": found.thinning, "watermark": now}
+        return _with_room(measure, checkpoint.model_copy(update=at), QUANTILE_THRESHOLDS)
     thresholds = histograms.choose_thresholds(bounds, cumulative, limits=measure.limits)
     gated = histograms.gate_thresholds(thresholds, bounds, cumulative, limits=measure.limits)
     chosen = checkpoint.model_copy(
@@ -236,7 +249,6 @@ def _bets(
     lower_is_worse = measure.lower_is_worse
     if checkpoint.counted is Counted.OTHERS:
         _, bound, lower_is_worse = counts.complemented((), bound, lower_is_worse=lower_is_worse)
-    grow = counts.log_harm_of if is_harm else counts.log_safety_of
     columns = _columns(measure, checkpoint, is_harm=is_harm)
     table = [
         [
@@ -252,9 +264,17 @@ def _bets(
     points = counts.HARM_POINTS if is_harm else counts.SAFETY_POINTS
     if not table:
         return ((0.0,) * points,) * len(columns)
-    logs = grow(table, bound, lower_is_worse=lower_is_worse).sum(axis=0).tolist()
+    if is_harm:
+        logs = counts.log_harm_of(table, bound, lower_is_worse=lower_is_worse)
+    else:
+        logs = counts.log_safety_of(
+            table, bound, lower_is_worse=lower_is_worse, tuned_for=checkpoint.thinning
+        )
     bursts = checkpoint.dispersion or (1.0,) * len(columns)
-    return tuple(tuple(each / phi for each in row) for row, phi in zip(logs, bursts, strict=True))
+    return tuple(
+        tuple(each / phi for each in row)
+        for row, phi in zip(logs.sum(axis=0).tolist(), bursts, strict=True)
+    )
 
 
 def _columns(
