@@ -45,6 +45,11 @@ def test_at_the_bounds_of_the_difference_the_evidence_is_just_enough(windows, di
     assert low < high
 
 
+def test_a_difference_for_which_one_bet_has_all_the_evidence_has_bounds():
+    upside_down = [Sample(145, 0, 1581, 1581), Sample(2916, 2916, 842, 0)]
+    assert all(-1 < bound < 1 for bound in difference_bounds(upside_down, 0.05))
+
+
 def test_bounds_enclose_the_plain_estimates():
     low, high = ratio_bounds(EVENTFUL, 0.05)
     assert low < 3.0 < high

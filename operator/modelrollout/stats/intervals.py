@@ -105,7 +105,10 @@ def _linear_crossing(intercepts: Array, slopes: Array, needed: float) -> float |
     def missing(x: float) -> float:
         return float(log_mixture_of(intercepts - slopes * sign * x)) - needed
 
-    return sign * (low if low == high else float(brentq(missing, low, high, rtol=1e-9)))
+    # With one line far above the others, or all alike, an end is the crossing but for rounding.
+    if missing(low) <= 0:
+        return sign * low
+    return sign * (high if missing(high) >= 0 else float(brentq(missing, low, high, rtol=1e-9)))
 
 
 def _check(alpha: float, dispersion: float) -> None:
