@@ -142,7 +142,7 @@ class Server:
 
     def has_scraped_all(self, since):
         """Which it begins some seconds after it answers."""
-        query = urllib.parse.quote(f"count(timestamp(up) > {since} and up == 1)")
+        query = urllib.parse.quote(f"count(timestamp(up) > {since} and up == 1) or vector(0)")
         try:
             url = f"{self.url}/api/v1/query?query={query}"
             with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310
@@ -173,3 +173,24 @@ def server(programs, tmp_path_factory):
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def remember(tmp_path_factory):
+    """Starts a Prometheus that scrapes nobody, and remembers what OpenMetrics text says."""
+    running = []
+
+    def start(lines):
+        directory = tmp_path_factory.mktemp("memory")
+        text = directory / "history.txt"
+        text.write_text("\n".join([*lines, ""]))
+        promtool = Path(binary()).with_name("promtool")
+        create = [promtool, "tsdb", "create-blocks-from", "openmetrics", text, directory / "data"]
+        subprocess.run(create, check=True, capture_output=True)
+        running.append(Server(directory, []))
+        running[-1].start()
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()

@@ -61,6 +61,8 @@ class Trial:
     """Ratios of the tolerances with which it would not have been rolled back; infinite for none."""
     blind: Mapping[str, float]
     """The share of the time in which each guardrail could not be read."""
+    why_blind: Mapping[str, str]
+    """Why it could not, the first time; empty where there is no more to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +140,17 @@ class Draw:
 
     def halves(self, stretch: Period, pods: Collection[str]) -> list[Halves]:
         """Different splits of the pods: fewer than asked for where there are not so many."""
-        drawn = (
-            Halves(Random(f"{self.seed}/{stretch.start}/{index}"), pods)  # noqa: S311  # to repeat
-            for index in range(self.splits)
-        )
-        return list({frozenset(each.candidate): each for each in drawn}.values())
+        chance = Random(f"{self.seed}/{stretch.start}")  # noqa: S311  # to be repeated, not secret
+        drawn: dict[frozenset[str], Halves] = {}
+        while len(drawn) < min(self.splits, splits_of(len(pods))):
+            halves = Halves(chance, pods)
+            drawn[halves.candidate] = halves
+        return list(drawn.values())
+
+
+def splits_of(pods: int) -> int:
+    """In how many ways so many pods fall into two halves, one of them the candidate."""
+    return math.comb(pods, pods // 2) * (1 + pods % 2)
 
 
 class Halves:
@@ -270,6 +278,9 @@ def _trial(
         untrusted=last.judgement.untrusted,
         held_by=_held_by(script) if culprits else {},
         blind={name: each.blind_share(stretch) for name, each in records.items()},
+        why_blind={
+            name: next((blind.why for blind in each.blind), "") for name, each in records.items()
+        },
     )
 
 

@@ -13,8 +13,6 @@ from modelrollout.backtest.release import Moment, Release, Story
 from modelrollout.core.facts import as_time
 
 CHANGES_SHOWN = 6
-MUCH_MISSING = 0.05
-"""Of a period, beyond which its verdicts rest on little."""
 
 
 def percent(share: float) -> str:
@@ -198,22 +196,25 @@ def _strength(found: Calibration) -> str:
     upper = found.share().bounds[1]
     stretches = _number(found.stretches, "stretch", "es")
     if upper <= found.promised:
-        return f"{stretches} prove that false alarms are as rare as promised."
+        return f"{stretches} without more of them prove that false alarms are as rare as promised."
     return (
-        f"Nothing speaks against it; but {stretches} only exclude that more than"
-        f" {percent(upper)} are rolled back falsely. To exclude more than"
+        f"Nothing speaks against it, but {stretches} can only exclude that more than"
+        f" {percent(upper)} are rolled back falsely; to exclude more than"
         f" {percent(found.promised)} takes {found.stretches_to_prove:,} without an alarm."
     )
 
 
 def _doubt(found: Calibration) -> str:
-    untrusted = [name for name in found.names if _untrusted_trials(found, name)]
-    if not untrusted:
-        return ""
-    return (
-        f" Yet the placebo test took {', '.join(untrusted)} out in some rollouts, as pods of one"
-        " version differ by more than the tolerance: there it protects nobody."
-    )
+    """What was not tried, though nobody raised an alarm."""
+    told = ""
+    if untrusted := [name for name in found.names if _untrusted_trials(found, name)]:
+        told += (
+            f" Yet the placebo test took {', '.join(untrusted)} out in some rollouts, as pods of"
+            " one version differ by more than the tolerance: there it protects nobody."
+        )
+    if unread := [name for name in found.names if _blind_share(found, name) == 1]:
+        told += f" This says nothing of {', '.join(unread)}, which could not be read."
+    return told
 
 
 def _untrusted_trials(found: Calibration, name: str) -> int:
@@ -254,13 +255,18 @@ def _range(numbers: Sequence[int]) -> str:
 
 def _missing(found: Calibration) -> Iterator[str]:
     for name in found.names:
-        blind = [each.blind[name] for each in found.trials]
-        mean = math.fsum(blind) / len(blind)
-        if mean > 0:
-            yield f"Data: {name} could not be read in {percent(mean)} of the time."
+        share = _blind_share(found, name)
+        if share > 0:
+            whys = (each.why_blind[name] for each in found.trials if each.why_blind[name])
+            why = next(whys, "Scrapes are missing.")
+            yield f"Data: {name} could not be read in {percent(share)} of the time. {why}"
     if found.left_out:
         counted = _number(len(found.left_out), "stretch", "es").replace("independent ", "")
         yield f"Left out: {counted}; the first at {_first(found)}"
+
+
+def _blind_share(found: Calibration, name: str) -> float:
+    return math.fsum(each.blind[name] for each in found.trials) / len(found.trials)
 
 
 def _first(found: Calibration) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from modelrollout.adapters.prometheus import LABEL_NAME, Prometheus
+from modelrollout.api.presets import SPLIT_BY_ROUTE
 from modelrollout.backtest import halves, release, report
 from modelrollout.backtest.history import Advance, Period, Pods, Question
 from modelrollout.cli.files import manifest
@@ -117,6 +118,7 @@ def backtest(**options: Any) -> None:
         _check_versions(options)
     else:
         _check_halves(options, question)
+    _say_what_counts_at_the_gateway(question)
     prometheus = _prometheus(options)
     try:
         with _progress(question, draw) as advance:
@@ -183,6 +185,18 @@ def _question(options: Mapping[str, Any]) -> Question:
 
 def _limits(question: Question) -> list[str]:
     return [each.name for each in question.analysis.guardrails if each.limit is not None]
+
+
+def _say_what_counts_at_the_gateway(question: Question) -> None:
+    guardrails = question.analysis.guardrails
+    names = [each.name for each in guardrails if each.preset in SPLIT_BY_ROUTE]
+    if names and question.pods.label == POD:
+        click.echo(
+            f"{', '.join(names)}: counted at the gateway, whose pods serve all versions. Tell these"
+            " by --label envoy_cluster_name, or, with --aa, name the gateway's pods and their"
+            " --namespace.",
+            err=True,
+        )
 
 
 def _check_versions(options: Mapping[str, Any]) -> None:
