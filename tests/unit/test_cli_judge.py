@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -20,6 +22,7 @@ from modelrollout.stats import histograms
 from modelrollout.stats.counts import Bound, Sample, log_harm, log_mixture, log_safety
 from modelrollout.stats.intervals import difference_bounds, ratio_bounds
 
+PAGE = Path(__file__).parents[2] / "docs" / "planning.md"
 QUESTION = Question(tolerance=Bound(1.25), margin=Bound(2.0), alpha=0.05)
 BOUNDS = [0.1, 0.2, 0.5, 1.0, "+Inf"]
 BASELINE = [5000, 9000, 9900, 9990, 10_000]
@@ -267,6 +270,12 @@ def test_the_examples_of_the_help_can_be_judged():
     for block in blocks:
         done = judge(block.replace(", ...", "").strip())
         assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("block", re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL))
+def test_the_examples_of_the_page_can_be_judged(block):
+    done = judge(block)
+    assert done.exit_code == 0, done.output
 
 
 def test_the_table_shows_each_window_and_ends_with_the_verdict(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ from modelrollout.core.forecast import Comparison, Pods
 from modelrollout.core.steps import Step, StepKind, steps_of
 from modelrollout.stats.counts import Bound
 
+PAGE = Path(__file__).parents[2] / "docs" / "planning.md"
 COUNTERS = {"events": {"metric": "bad_total"}, "total": {"metric": "all_total"}}
 ERRORS = {
     "name": "errors",
@@ -113,6 +115,11 @@ def test_the_table_has_a_line_for_each_step_of_each_guardrail(manifest):
     ] * 4
     assert "for all 2 required guardrails together (90 % for each)" in done.output
     assert lines[-1] == "All steps can decide in time."
+
+
+def test_the_page_shows_what_is_printed(manifest):
+    done = plan(manifest(ERRORS), "--base-rate", "errors=0.01", traffic="20")
+    assert done.output in PAGE.read_text()
 
 
 def test_a_step_without_enough_traffic_is_told_with_what_would_do(manifest):

@@ -421,7 +421,7 @@ def _need(forecast: Forecast) -> str:
         return "no number of them proves its margin"
     if needed < least:
         return f"needs {least:,}, its minRequests"
-    return f"needs about {about(needed)} to prove its margin"
+    return f"needs about {about(math.ceil(needed))} to prove its margin"
 
 
 def _would_do(comparison: Comparison, remedy: Remedy) -> str:
