@@ -54,6 +54,9 @@ lock: ## Pin all dependencies anew, with hashes.
 bench: setup ## Print the benchmarks' figures.
 	for each in tests/bench/bench_*.py; do $(PY)/python $$each; done
 
+bench-decisions: setup ## Compare the engine with the rules that people use, in the same worlds (about 10 minutes).
+	PYTHONPATH=tests $(PY)/python -m bench.decision_quality
+
 cluster-build: ## Build what the local cluster is made of; cached by version.
 	e2e/cluster/cluster build
 
@@ -73,4 +76,4 @@ cluster-status: ## Say how the cluster is.
 cluster-load-image: ## Load IMAGE=name:tag into the cluster.
 	e2e/cluster/cluster load-image $(IMAGE)
 
-.PHONY: help demo test setup check fmt unit e2e crds lock bench cluster-build images cluster-up cluster-down cluster-status cluster-load-image
+.PHONY: help demo test setup check fmt unit e2e crds lock bench bench-decisions cluster-build images cluster-up cluster-down cluster-status cluster-load-image

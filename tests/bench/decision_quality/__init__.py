@@ -1,0 +1,1 @@
+"""How well rollouts are decided: this engine and the rules that people use, in the same worlds."""
