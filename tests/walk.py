@@ -39,7 +39,7 @@ class Walk:
         deleting: bool = False,
         **seen: Any,
     ) -> Plan:
-        """One pass, `seconds` after the last one."""
+        """One pass, `seconds` after the last one; `seen` replaces what it sees, metrics included."""
         self.now += seconds
         rollout = a_rollout(
             self.status,
@@ -49,7 +49,8 @@ class Walk:
             **self.spec,
         )
         observation = self._observation(seen)
-        observation = self._with_metrics(rollout, observation, traffic, blind)
+        if "measures" not in seen:
+            observation = self._with_metrics(rollout, observation, traffic, blind)
         plan = decide(rollout, observation)
         self.status, self.finalizer = plan.status, plan.finalizer
         if plan.traffic is not None:

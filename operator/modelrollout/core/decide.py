@@ -24,7 +24,9 @@ from modelrollout.core import (
     traffic_split,
 )
 from modelrollout.core.analysis import Judgement
+from modelrollout.core.doubts import doubts
 from modelrollout.core.evidence import Measure
+from modelrollout.core.forecast import Pods
 from modelrollout.core.observation import Observation, Rollout, Workload
 from modelrollout.core.plan import Note, Plan, Severity, traffic_of
 from modelrollout.core.status import Outcome
@@ -452,13 +454,30 @@ def _prepare(here: _Pass, candidate: Workload) -> Plan:
 
 
 def _informed(here: _Pass) -> _Pass:
-    """With what stable's past tells: what the first bet rests on."""
-    prepared = tuple(
-        collect.prepared(each, collect.fresh(each, here.now), here.seen.pasts[each.name], here.now)
-        for each in here.seen.measures
-        if each.name in here.seen.pasts
+    """With what stable's past tells: what the first bet rests on, and what cannot be decided."""
+    seen = here.seen
+    assert seen.stable is not None
+    assert seen.candidate is not None
+    prepared = {
+        each.name: collect.prepared(
+            each, collect.fresh(each, here.now), seen.pasts[each.name], here.now
+        )
+        for each in seen.measures
+        if each.name in seen.pasts
+    }
+    pods = Pods(stable=seen.stable.available, candidate=seen.candidate.available)
+    warnings = doubts(here.spec.analysis, here.steps, seen.measures, prepared, seen.pasts, pods)
+    new = here.facts.model_copy(
+        update={
+            "checkpoint": tuple(prepared.values()),
+            "warnings": tuple(each[:1024] for each in warnings),
+        }
     )
-    return here.with_facts(here.facts.model_copy(update={"checkpoint": prepared}))
+    notes = [
+        Note(severity=Severity.WARNING, reason="CannotDecideInTime", message=each)
+        for each in new.warnings
+    ]
+    return here.with_facts(new, *notes)
 
 
 def _step_to(here: _Pass, index: int) -> Plan:

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 LEAST_PAIRS: Final = 10
 """Pairs of windows with events below which nothing can be said about dispersion."""
+LEAST_WIDE: Final = 30
+"""Windows that must be left when neighbours are added together."""
+WIDEST: Final = 16
+"""Neighbours that are added together at most: bursts much longer than these are not seen."""
 DOUBT: Final = 2.0
-"""So many standard errors above 1 the estimate must be, or a short history slows every rollout."""
+"""So many standard errors above 1 an estimate must be, or a short history slows every rollout."""
 
 
-def dispersion(windows: Sequence[tuple[float, float]], *, caution: float = 1.0) -> float:
+def dispersion(
+    windows: Sequence[tuple[float, float]], *, caution: float = 1.0, widest: int = WIDEST
+) -> float:
     """
     The factor by which events come in bursts; at least 1.
 
@@ -35,16 +41,32 @@ def dispersion(windows: Sequence[tuple[float, float]], *, caution: float = 1.0) 
     are large: with one burst per twenty windows of mean size 3 (index of dispersion 5) the mean
     of ratios is 3.1.
 
+    A burst that lasts longer than a window is cut up by it, and looks smaller than it is. Evidence
+    adds all its windows up, so narrow ones do not help. Therefore the windows are added together,
+    two, four, up to `widest` of them, as long as `LEAST_WIDE` are left, and the largest factor
+    counts. An incident of a few minutes in stable's past looks like a burst, too.
+
     An estimate that independent events give too, one of at most 1 + `DOUBT` sqrt(3 / pairs) (the
     variance of successive differences of independent normal values), is taken for 1. To others
     `caution` standard errors are added, because evidence that is tempered too little alarms
     falsely: they matter in a short history (60 windows) and hardly in a long one (1,000). With
     fewer than `LEAST_PAIRS` pairs that have events it is 1: unknown, and not known to be calm.
-    Raises ValueError for negative or non-finite counts or caution. Source: index of dispersion
-    by successive differences (von Neumann, Annals of Mathematical Statistics 1941), for unequal
-    exposures; docs/statistics.md section 5.
+    Raises ValueError for negative or non-finite counts or caution, and for a widest below 1.
+    Source: index of dispersion by successive differences (von Neumann, Annals of Mathematical
+    Statistics 1941; of counts at several widths: the Allan factor, Lowen and Teich, Journal of the
+    Acoustical Society of America 1996), for unequal exposures; docs/statistics.md section 5.
     """
-    _check(windows, caution)
+    _check(windows, caution, widest)
+    largest, width = _at_this_width(windows, caution), 2
+    while width <= widest and len(windows) // 2 >= LEAST_WIDE:
+        windows = [
+            (n + m, k + j) for (n, k), (m, j) in zip(windows[::2], windows[1::2], strict=False)
+        ]
+        largest, width = max(largest, _at_this_width(windows, caution)), 2 * width
+    return largest
+
+
+def _at_this_width(windows: Sequence[tuple[float, float]], caution: float) -> float:
     pairs = [
         ((k * m - j * n) ** 2 / (n * m), k + j)
         for (n, k), (m, j) in pairwise(windows)
@@ -64,7 +86,9 @@ def _standard_error(pairs: Sequence[tuple[float, float]], estimate: float) -> fl
     return math.sqrt(2 * math.fsum((square - estimate * events) ** 2 for square, events in pairs))
 
 
-def _check(windows: Sequence[tuple[float, float]], caution: float) -> None:
+def _check(windows: Sequence[tuple[float, float]], caution: float, widest: int) -> None:
+    if widest < 1:
+        raise ValueError(f"at least one window must be looked at at a time, not {widest}")
     if not (math.isfinite(caution) and caution >= 0):
         raise ValueError(f"caution must be a finite number >= 0, not {caution}")
     for n, k in windows:
