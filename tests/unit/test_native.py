@@ -7,7 +7,6 @@ import math
 import pytest
 
 from modelrollout.core.native import (
-    Bucket,
     NativeHistogram,
     Scrape,
     classic,
@@ -17,8 +16,8 @@ from modelrollout.core.native import (
 
 
 def scrape(*buckets, n=None, time=1000.0):
-    filled = tuple(Bucket(*map(float, each)) for each in buckets)
-    return Scrape(time, float(sum(each.n for each in filled) if n is None else n), filled)
+    filled = {(float(lower), float(upper)): float(count) for lower, upper, count in buckets}
+    return Scrape(time, float(sum(filled.values()) if n is None else n), filled)
 
 
 def histogram(*scrapes, **labels):
@@ -63,7 +62,7 @@ def test_a_bound_inside_a_bucket_is_not_guessed_and_takes_its_scrape_out_of_all_
     first, second, third = (
         LATENCY._replace(time=float(time), n=n) for time, n in ((1, 8), (2, 9), (3, 10))
     )
-    reduced = second._replace(buckets=(Bucket(0.25, 1, 8), Bucket(1, 4, 1)))
+    reduced = second._replace(buckets={(0.25, 1.0): 8.0, (1.0, 4.0): 1.0})
     found = classic([histogram(first, reduced, third)], (0.5,))
     assert {each.times for each in found} == {(1.0, 3.0)}
     assert [each.values for each in found] == [(3.0, 3.0), (8.0, 10.0)]

@@ -281,7 +281,7 @@ def test_a_missing_bucket_is_named():
         'The candidate\'s histogram latency has no bucket le="1" (pod="b"): both versions must'
         " have the same buckets, and thresholds must be among them."
     )
-    assert "native histograms are not read yet" in looked(DISTRIBUTION, stable, Found()).blind
+    assert "must be a histogram, classic or native" in looked(DISTRIBUTION, stable, Found()).blind
     summary = Found(events=(steady(1, quantile="0.5"),))
     assert 'a series with le=""' in looked(DISTRIBUTION, summary, candidate).blind
 

@@ -39,11 +39,13 @@ from modelrollout.core.evidence import (
     Selector,
     Series,
 )
-from modelrollout.core.native import Bucket, NativeHistogram, Scrape
+from modelrollout.core.native import Edges, NativeHistogram, Scrape
 from modelrollout.errors import MetricsUnavailable
 
 MAX_SPAN_SECONDS = 900.0
 """Read at most this much beyond the look-back in one pass; who is far behind takes several."""
+NATIVE_SPAN_SECONDS = 180.0
+"""The same for a native histogram, or one that may be: each of its samples is all its buckets."""
 MEMORY_SECONDS = 1800.0
 """A series that was absent for longer than this was forgotten by its program, too."""
 MAX_BYTES = 64 * 2**20
@@ -83,9 +85,9 @@ class Prometheus:
         self._connection = PrometheusConnect(
             self._url, session=self._session, timeout=timeout_seconds, retry=no_retry
         )
-        # Histograms that were found in their native form only. Whoever starts without this asks
-        # for the classic form first, and finds out.
-        self._native: set[str] = set()
+        # Of the histograms that were found: whether as a native one. Whoever starts without this
+        # asks for the classic one first, and finds out.
+        self._is_native: dict[str, bool] = {}
         # A hanging server holds these threads, and nobody else's.
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="prometheus")
 
@@ -163,7 +165,7 @@ class Prometheus:
     # --- windows ----------------------------------------------------------------------------
 
     def _read(self, query: Query, grid: Grid, now: float) -> Reading:
-        until = min(now, grid.watermark + max(MAX_SPAN_SECONDS, 2 * grid.width))
+        until = min(now, grid.watermark + max(self._span_seconds(query), 2 * grid.width))
         since = grid.watermark - windows.lookback_seconds(grid)
         if until <= since:
             return Reading(watermark=grid.watermark)
@@ -192,6 +194,11 @@ class Prometheus:
             # What the other targets said meanwhile is given up, too.
             return Reading(watermark=reading.watermark, blind=refusal)
         return reading
+
+    def _span_seconds(self, query: Query) -> float:
+        may_be_native = self._is_native.get(query.events.metric, True)
+        is_long = query.kind is Kind.DISTRIBUTION and may_be_native
+        return NATIVE_SPAN_SECONDS if is_long else MAX_SPAN_SECONDS
 
     def _answer(
         self, query: Query, grid: Grid, selector: Selector, since: float, until: float
@@ -269,18 +276,14 @@ class Prometheus:
         A histogram that is stored in both forms is read in its classic one. Which one there is is
         found out once: the other one is asked for when that gave nothing after `silence`.
         """
-        is_native = histogram.metric in self._native
+        is_native = self._is_native.get(histogram.metric, False)
         answer = self._in_form(histogram, bounds, since, until, is_native=is_native)
-        if answer.newest > silence:
-            return answer
-        other = self._in_form(histogram, bounds, since, until, is_native=not is_native)
-        if other.newest <= answer.newest:
-            return answer
-        if other.native:
-            self._native.add(histogram.metric)
-        else:
-            self._native.discard(histogram.metric)
-        return other
+        if answer.newest <= silence:
+            other = self._in_form(histogram, bounds, since, until, is_native=not is_native)
+            answer = max(answer, other, key=lambda each: each.newest)
+        if answer.series or answer.native:
+            self._is_native[histogram.metric] = bool(answer.native)
+        return answer
 
     def _in_form(
         self,
@@ -464,20 +467,29 @@ def _native(found: Iterable[Mapping[str, Any]]) -> tuple[NativeHistogram, ...]:
         for each in found
         if "histograms" in each or "histogram" in each
     ]
+    edges = _ParsedEdges()
     return tuple(
         NativeHistogram(
-            labels=_labels(metric), scrapes=tuple(_scrape(time, value) for time, value in scrapes)
+            labels=_labels(metric),
+            scrapes=tuple(_scrape(time, value, edges) for time, value in scrapes),
         )
         for metric, scrapes in points
     )
 
 
-def _scrape(time: float, value: Mapping[str, Any]) -> Scrape:
-    buckets = tuple(
-        Bucket(float(lower), float(upper), float(n))
-        for _, lower, upper, n in value.get("buckets", ())
-    )
-    return Scrape(float(time), float(value["count"]), buckets)
+def _scrape(time: float, value: Mapping[str, Any], edges: _ParsedEdges) -> Scrape:
+    buckets = value.get("buckets", ())
+    counts = {edges[lower, upper]: float(n) for _, lower, upper, n in buckets}
+    return Scrape(float(time), float(value["count"]), counts)
+
+
+class _ParsedEdges(dict[tuple[str, str], Edges]):
+    """The same few in every scrape, so they are parsed once."""
+
+    def __missing__(self, key: tuple[str, str]) -> Edges:
+        lower, upper = key
+        self[key] = parsed = float(lower), float(upper)
+        return parsed
 
 
 def _unreadable(query: Query, answers: Sequence[_Answer], since: float) -> str:

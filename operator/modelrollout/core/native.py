@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -42,14 +42,7 @@ NEAR = 1e-6
 """Absolute, between an index and a whole number; neighbours are 1 apart in every schema."""
 
 Edges = tuple[float, float]
-
-
-class Bucket(NamedTuple):
-    """Observations from `lower` to `upper`. Which end is part of it does not matter here."""
-
-    lower: float
-    upper: float
-    n: float
+"""Where a bucket begins and ends. Which end is part of it does not matter here."""
 
 
 class Scrape(NamedTuple):
@@ -57,8 +50,8 @@ class Scrape(NamedTuple):
 
     time: float
     n: float
-    buckets: tuple[Bucket, ...]
-    """None of them empty. A NaN is an observation and in no bucket: it is beyond every bound."""
+    buckets: Mapping[Edges, float]
+    """Observations in each that has any. A NaN is in no bucket: it is beyond every bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +88,7 @@ def _cumulative(
 ) -> tuple[float, ...] | None:
     """Counts at or below each bound, then all; None where a bound lies inside a bucket."""
     counts = [0.0] * (len(ascending) + 1)
-    for lower, upper, n in scrape.buckets:
-        edges = lower, upper
+    for edges, n in scrape.buckets.items():
         if edges not in places:
             places[edges] = _place(edges, ascending)
         place = places[edges]
@@ -140,10 +132,10 @@ def unreadable(
     for each in histograms:
         last = each.scrapes[-1]
         if last.time > since:
-            for lower, upper, _ in last.buckets:
+            for edges in last.buckets:
                 for threshold in thresholds:
-                    if _is_inside(threshold, (lower, upper)):
-                        return _refusal(each, threshold, (lower, upper), whose)
+                    if _is_inside(threshold, edges):
+                        return _refusal(each, threshold, edges, whose)
     return ""
 
 
@@ -173,12 +165,7 @@ def offered_bounds(histograms: Iterable[NativeHistogram]) -> tuple[float, ...]:
     one. Buckets of a factor of two or more may as well be custom ones, of which nothing is known
     beyond what is seen: there the bounds are those that are seen.
     """
-    seen = {
-        (lower, upper)
-        for each in histograms
-        for scrape in each.scrapes
-        for lower, upper, _ in scrape.buckets
-    }
+    seen = {edges for each in histograms for scrape in each.scrapes for edges in scrape.buckets}
     positive = [each for each in seen if each[0] > 0]
     negative = [(-upper, -lower) for lower, upper in seen if upper < 0]
     schema = _schema(positive + negative)

@@ -346,7 +346,7 @@ def histogram(metric: str, series: Iterable[Series], start: float) -> Histogram:
     if not histograms:
         raise MetricsUnavailable(
             f"No series of {metric}_bucket was found for the stable version: check the metric's"
-            " name and labels. It must be a classic histogram; native histograms are not read yet."
+            " name and labels. It must be a histogram, classic or native, by its name without _bucket."
         )
     bounds = sorted(set.intersection(*(set(each) for each in histograms)))
     if math.inf not in bounds:

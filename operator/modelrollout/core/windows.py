@@ -308,7 +308,7 @@ def _refuse_what_is_absent(query: Query, samples: Samples, scene: Scene) -> None
 def _hint(query: Query) -> str:
     if query.kind is not Kind.DISTRIBUTION:
         return ""
-    return " It must be a classic histogram; native histograms are not read yet."
+    return " It must be a histogram, classic or native, by its name without _bucket."
 
 
 def _refuse_slow_scrapes(query: Query, grid: Grid, scene: Scene) -> None:
