@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,35 +21,39 @@ from modelrollout.adapters.cluster import (
     Object,
     Resource,
 )
+from modelrollout.adapters.routers.gateway_api import managed
+from modelrollout.api import v1alpha1 as api
+from modelrollout.core.facts import with_first_stable
+from modelrollout.core.plan import traffic_of
 from modelrollout.errors import Conflict, NotFound
+from modelrollout.observe import rollout_of
 
-NAMESPACE = "shop"
-NAME = "ranker"
-STABLE = "ranker-v1"
-CANDIDATE = "ranker-v2"
-PORT = 8080
+REPLICA_SET_HASH = "7c9d5b8f64"
+
+Weights = list[tuple[str, int]]
+"""Service and weight by place."""
 
 
 @dataclass
 class Store:
     """
-    Objects as JSON texts, and the few verbs that a pass calls.
+    Objects, and the few verbs that a pass calls.
 
-    It is a stand-in for tests of the decision logic, and not a fake API server: it knows no
-    schemas, no defaults, no permissions and no watches. What it keeps of the real one is what
-    decisions depend on: resourceVersion, generation, the conflicts, and who wrote a route when.
+    It is a stand-in for the decision logic, and not a fake API server: it knows no schemas, no
+    defaults, no permissions and no watches. What it keeps of the real one is what decisions
+    depend on: resourceVersion, generation, the conflicts, and who wrote a route when. Objects are
+    handed out as they are stored, because a pass changes nothing that it has read.
     """
 
     clock: Callable[[], float]
     disturb: Callable[[], None]
     """Called before and after each write; raises where the operator is to die."""
-    texts: dict[tuple[str, str], str] = field(default_factory=dict)
-    events: list[Object] = field(default_factory=list)
-    statuses: list[tuple[float, Object]] = field(default_factory=list)
-    """Every status of the ModelRollout that was stored, and when."""
-    written: Callable[[Resource, Object], None] = lambda _resource, _body: None
+    written: list[Callable[[Resource, Object], None]] = field(default_factory=list)
     """Told of each object that was stored."""
-    version: int = 0
+    events: list[Object] = field(default_factory=list)
+    _objects: dict[str, dict[str, Object]] = field(default_factory=dict)
+    """By plural and name."""
+    _version: int = 0
 
     async def get(self, resource: Resource, _namespace: str, name: str) -> Object:
         """One object, or NotFound."""
@@ -60,10 +64,11 @@ class Store:
     ) -> list[Object]:
         """All objects of a kind that have the labels."""
         wanted = dict(each.split("=") for each in selector.split(",") if each)
-        found = [
-            json.loads(text) for (kind, _), text in self.texts.items() if kind == resource.plural
+        return [
+            each
+            for each in self._objects.get(resource.plural, {}).values()
+            if wanted.items() <= each["metadata"]["labels"].items()
         ]
-        return [each for each in found if wanted.items() <= each["metadata"]["labels"].items()]
 
     async def create(self, resource: Resource, _namespace: str, body: Object) -> Object:
         """A new object, or Conflict. Events are only kept."""
@@ -71,7 +76,7 @@ class Store:
             if resource == EVENTS:
                 self.events.append(body)
                 return body
-            if (resource.plural, body["metadata"]["name"]) in self.texts:
+            if body["metadata"]["name"] in self._objects.get(resource.plural, {}):
                 raise Conflict(f"{body['metadata']['name']} exists")
             return self.put(resource, body)
 
@@ -80,32 +85,24 @@ class Store:
     ) -> Object:
         """A JSON Patch, or Conflict."""
         with self._a_write():
-            body = self.live(resource, name)
-            spec = json.dumps(body["spec"])
+            live = self.live(resource, name)
+            body = copy.deepcopy(live)
             for each in operations:
                 _operate(body, each)
-            if json.dumps(body["spec"]) != spec:
-                self._sign(body)
+            if body["spec"] != live["spec"]:
+                body = self._signed(body)
             return self.put(resource, body)
 
-    async def apply(self, resource: Resource, _namespace: str, name: str, body: Object) -> Object:
+    async def apply(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
         """Server-side apply of an object that is ours as a whole."""
         with self._a_write():
-            try:
-                live = self.live(resource, name)
-            except NotFound:
-                live = named(name, generation=0)
-            metadata = {**live["metadata"], **body["metadata"]}
-            new = {**live, **body, "metadata": metadata}
+            live = self._objects.get(resource.plural, {}).get(name) or named(
+                name, namespace, generation=0
+            )
+            new = {**live, **body, "metadata": {**live["metadata"], **body["metadata"]}}
             if new["spec"] != live.get("spec"):
-                self._sign(new)
+                new = self._signed(new)
             return self.put(resource, new)
-
-    def _sign(self, body: Object) -> None:
-        """A new generation, written by the operator now; the API server keeps whole seconds."""
-        time = datetime.fromtimestamp(int(self.clock()), UTC).isoformat()
-        body["metadata"]["generation"] += 1
-        body["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER, "time": time}]
 
     async def replace_status(self, resource: Resource, body: Object) -> Object:
         """The status of an object as read, or Conflict."""
@@ -113,24 +110,31 @@ class Store:
             live = self.live(resource, body["metadata"]["name"])
             if live["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
                 raise Conflict("somebody else wrote first")
-            self.statuses.append((self.clock(), body["status"]))
             return self.put(resource, {**live, "status": body["status"]})
 
     def live(self, resource: Resource, name: str) -> Object:
-        """A copy of one object."""
-        text = self.texts.get((resource.plural, name))
-        if text is None:
-            raise NotFound(f"{resource.plural} {name}")
-        body: Object = json.loads(text)
-        return body
+        """One object as it is stored, or NotFound."""
+        try:
+            return self._objects[resource.plural][name]
+        except KeyError:
+            raise NotFound(f"{resource.plural} {name}") from None
 
     def put(self, resource: Resource, body: Object) -> Object:
         """Store an object, whatever is there."""
-        self.version += 1
-        body["metadata"]["resourceVersion"] = str(self.version)
-        self.texts[resource.plural, body["metadata"]["name"]] = json.dumps(body, allow_nan=False)
-        self.written(resource, body)
+        self._version += 1
+        body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self._version)}}
+        self._objects.setdefault(resource.plural, {})[body["metadata"]["name"]] = body
+        for tell in self.written:
+            tell(resource, body)
         return body
+
+    def _signed(self, body: Object) -> Object:
+        """A new generation, written by the operator now; the API server keeps whole seconds."""
+        time = datetime.fromtimestamp(int(self.clock()), UTC).isoformat()
+        known = body["metadata"]
+        fields = [{"manager": FIELD_MANAGER, "time": time}]
+        metadata = {**known, "generation": known["generation"] + 1, "managedFields": fields}
+        return {**body, "metadata": metadata}
 
     @contextmanager
     def _a_write(self) -> Iterator[None]:
@@ -168,64 +172,100 @@ class Gateway:
     delay: float
     later: Callable[[float, Callable[[], None]], None]
     """Do something so many seconds from now."""
-    shift: Callable[[dict[str, int]], None]
-    """Weights by Service, in the order of the route, are in force from now on."""
-    seen: int = 0
+    shift: Callable[[Weights], None]
+    """These weights are in force from now on."""
+    seen: int = 1
+    """The newest generation that it knows of; the world begins with the first in force."""
 
     def route_written(self, body: Object) -> None:
         """Take it up, unless it was only our own word about it."""
         generation = body["metadata"]["generation"]
         if generation > self.seen:
             self.seen = generation
-            refs = body["spec"]["rules"][0]["backendRefs"]
-            shares = {each["name"]: each.get("weight", 1) for each in refs}
-            self.later(self.delay, lambda: self._take_up(generation, shares))
+            self.later(self.delay, lambda: self._take_up(body))
 
-    def _take_up(self, generation: int, shares: dict[str, int]) -> None:
-        self.shift(shares)
-        live = self.store.live(HTTP_ROUTES, NAME)
-        live["status"] = {"parents": [{"conditions": accepted(generation)}]}
-        self.store.put(HTTP_ROUTES, live)
+    def _take_up(self, body: Object) -> None:
+        refs = body["spec"]["rules"][0]["backendRefs"]
+        self.shift([(each["name"], each.get("weight", 1)) for each in refs])
+        live = self.store.live(HTTP_ROUTES, body["metadata"]["name"])
+        status = accepted(body["metadata"]["generation"])
+        self.store.put(HTTP_ROUTES, {**live, "status": status})
 
 
-def accepted(generation: int) -> list[Object]:
+def accepted(generation: int) -> Object:
     """What a gateway says of a route that it has taken up."""
     said = {"status": "True", "reason": "Fine", "observedGeneration": generation}
-    return [{"type": each, **said} for each in ("Accepted", "ResolvedRefs")]
+    conditions = [{"type": each, **said} for each in ("Accepted", "ResolvedRefs")]
+    return {"parents": [{"conditions": conditions}]}
 
 
-def furnish(store: Store, spec: Object) -> None:
-    """Two versions that run, a route to the stable one, and the ModelRollout."""
-    for version in (STABLE, CANDIDATE):
-        for resource, body in _workload(version):
+def furnish(store: Store, manifest: Object, pods: tuple[int, int]) -> None:
+    """What the manifest names, running and at rest, and the ModelRollout itself."""
+    meta = manifest["metadata"]
+    name, namespace = meta["name"], meta["namespace"]
+    rollout = named(name, namespace, generation=1)
+    store.put(ROLLOUTS, {**rollout, "spec": manifest["spec"]})
+    spec = api.ModelRolloutSpec.model_validate(manifest["spec"])
+    for version, count in zip((spec.stable, spec.candidate), pods, strict=True):
+        for resource, body in _workload(version, namespace, spec.port, count):
             store.put(resource, body)
-    route = named(NAME, generation=1)
-    ref = {"group": "", "kind": "Service", "name": STABLE, "port": PORT, "weight": 1}
-    route["spec"] = {"rules": [{"backendRefs": [ref]}]}
-    route["status"] = {"parents": [{"conditions": accepted(1)}]}
-    store.put(HTTP_ROUTES, route)
-    store.put(ROLLOUTS, {**named(NAME, generation=1), "spec": spec})
+    route = _route(store.live(ROLLOUTS, name), spec)
+    known = named(route["metadata"]["name"], namespace, generation=1)
+    metadata = {**known["metadata"], **route["metadata"]}
+    store.put(HTTP_ROUTES, {**route, "metadata": metadata, "status": accepted(1)})
 
 
-def _workload(version: str) -> Iterator[tuple[Resource, Object]]:
-    labels = {"app": version}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"image": version}]}}
+def _route(body: Object, spec: api.ModelRolloutSpec) -> Object:
+    """All traffic to stable: the user's route as a user writes it, or ours as we do."""
+    given = spec.traffic.gateway_api
+    if given.route is None:
+        rollout = rollout_of(body)
+        traffic = traffic_of(with_first_stable(rollout.status, spec), spec.port)
+        assert traffic is not None
+        return managed(rollout, traffic, None)
+    service = api.service_of(spec.stable)
+    ref = {"group": "", "kind": "Service", "name": service, "port": spec.port, "weight": 1}
+    rule = {"backendRefs": [ref]} | ({"name": given.rule} if given.rule else {})
+    return {"metadata": {"name": given.route}, "spec": {"rules": [rule]}}
+
+
+def replica_set_of(version: api.Version) -> str:
+    """The name of the ReplicaSet that a version's Deployment owns."""
+    return f"{version.deployment}-{REPLICA_SET_HASH}"
+
+
+def _workload(
+    version: api.Version, namespace: str, port: int, pods: int
+) -> Iterator[tuple[Resource, Object]]:
+    name, service = version.deployment, api.service_of(version)
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"image": name}]}}
     yield (
         DEPLOYMENTS,
         {
-            **named(version, generation=1),
-            "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": template},
-            "status": {"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2},
+            **named(name, namespace, generation=1),
+            "spec": {"replicas": pods, "selector": {"matchLabels": labels}, "template": template},
+            "status": {
+                "observedGeneration": 1,
+                "updatedReplicas": pods,
+                "availableReplicas": pods,
+            },
         },
     )
-    owned = named(f"{version}-abc", labels=labels, ownerReferences=[{"uid": f"uid-{version}"}])
-    yield REPLICA_SETS, owned
-    yield SERVICES, {**named(version), "spec": {"selector": labels, "ports": [{"port": PORT}]}}
-    by_service = {"kubernetes.io/service-name": version}
-    yield ENDPOINT_SLICES, {**named(version, labels=by_service), "endpoints": [{}, {}]}
+    owner = {"ownerReferences": [{"uid": f"uid-{name}"}]}
+    yield REPLICA_SETS, named(replica_set_of(version), namespace, labels=labels, **owner)
+    yield (
+        SERVICES,
+        {**named(service, namespace), "spec": {"selector": labels, "ports": [{"port": port}]}},
+    )
+    by_service = {"kubernetes.io/service-name": service}
+    yield (
+        ENDPOINT_SLICES,
+        {**named(service, namespace, labels=by_service), "endpoints": [{}] * pods},
+    )
 
 
-def named(name: str, **metadata: Any) -> Object:
+def named(name: str, namespace: str, **metadata: Any) -> Object:
     """An object without anything but its name."""
-    known = {"name": name, "namespace": NAMESPACE, "uid": f"uid-{name}", "labels": {}}
+    known = {"name": name, "namespace": namespace, "uid": f"uid-{name}", "labels": {}}
     return {"metadata": known | metadata}

@@ -1,320 +1,222 @@
-"""Requests of a simulated world, the counters that they move, and a Prometheus that scrapes them."""
+"""A Prometheus that answers from what was scraped in a simulated world."""
 
 from __future__ import annotations
 
-import math
 import re
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-
-import numpy as np
-from scipy.special import ndtr
+from dataclasses import dataclass
 
 from modelrollout.adapters.prometheus import MAX_SPAN_SECONDS, MEMORY_SECONDS
 from modelrollout.api.v1alpha1 import LabelOperator
 from modelrollout.core import windows
-from modelrollout.core.evidence import (
-    Grid,
-    Histogram,
-    Kind,
-    Matcher,
-    Query,
-    Reading,
-    Selector,
-    Series,
-)
+from modelrollout.core.evidence import Grid, Histogram, Matcher, Query, Reading, Series
 from modelrollout.errors import MetricsUnavailable
-from modelrollout.simulation.cluster import CANDIDATE, NAME, NAMESPACE, STABLE
+from modelrollout.simulation.exports import Export, Exports, Line, Site
+from modelrollout.simulation.scrapes import Scraper, Target
+from modelrollout.simulation.traffic import Traffic
 
-BUCKETS = (
-    *(0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000),
-    *(300000, 600000, 1800000, 3600000, math.inf),
-)
-"""Of Envoy's histograms, milliseconds."""
-PLACES = 3
-"""More backends than a route ever has on its way from one list to the next."""
-VERSIONS = (STABLE, CANDIDATE)
+INGEST_SECONDS = 0.02
+"""From a scrape until a query finds it."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Version:
-    """How a version answers."""
-
-    error_rate: float = 0.01
-    median_ms: float = 20.0
-    sigma: float = 0.5
-    """Of the logarithm of the latency."""
-    slow_share: float = 0.0
-    """Share of the answers that take longer by `slow_ms`."""
-    slow_ms: float = 400.0
-    accuracy: float = 0.97
+Labels = tuple[tuple[str, str], ...]
+Lines = tuple[tuple[Labels, Line], ...]
+Matchers = tuple[Matcher, ...]
 
 
-def bucket_shares(version: Version, shift_ms: float = 0.0) -> np.ndarray:
-    """The chance of each latency bucket."""
-    above = np.maximum(np.asarray(BUCKETS[:-1]) - shift_ms, 1e-12)
-    below = ndtr((np.log(above) - math.log(version.median_ms)) / version.sigma)
-    return np.diff(below, prepend=0.0, append=1.0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionNames:
+    """What tells the versions apart in the metrics."""
+
+    labels: tuple[str, str]
+    """Values of a version label: stable's and the candidate's."""
+    place_prefix: str
+    """What the gateway calls a place, without its number."""
+
+    def of_row(self, export: Export, row: int) -> dict[str, str]:
+        """The labels of a row of counters; a pod's are its target's."""
+        match export.site:
+            case Site.GATEWAY:
+                return {"envoy_cluster_name": f"{self.place_prefix}{row}"}
+            case Site.EXPORTER:
+                return {export.version_label: self.labels[row]}
+            case Site.PODS:
+                return {}
 
 
-@dataclass
-class Traffic:
-    """
-    Poisson requests through the gateway's pods, and every counter that they move.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stream:
+    """What a question finds in one row of a target's counters."""
 
-    Counters live as long as the gateway: a place in the route keeps its own, whoever is in it.
-    """
-
-    versions: dict[str, Version]
-    demand: Callable[[float], float]
-    """Requests per second, at a time."""
-    pods: int
-    base: Callable[[float], float]
-    """What both versions' error rates are multiplied by, at a time."""
-    generator: np.random.Generator
-    now: float
-    services: list[str] = field(default_factory=lambda: [STABLE])
-    shares: np.ndarray = field(default_factory=lambda: np.eye(PLACES)[0])
-
-    def __post_init__(self) -> None:
-        self.answered = np.zeros((self.pods, PLACES, 2), dtype=np.int64)
-        """By pod, place, and whether it was an error."""
-        self.latency = np.zeros((self.pods, PLACES, len(BUCKETS)), dtype=np.int64)
-        self.judged = np.zeros((len(VERSIONS), 2), dtype=np.int64)
-        """By version: predictions whose truth is known, and the wrong ones among them."""
-        self.requests = np.zeros(len(VERSIONS), dtype=np.int64)
-        self.bad = np.zeros(len(VERSIONS), dtype=np.int64)
-        """Errors, slow answers and wrong ones; an answer that is two of it counts twice."""
-        self._place()
-
-    def shift(self, weights: dict[str, int]) -> None:
-        """Other weights from now on."""
-        self.services = list(weights)
-        shares = np.zeros(PLACES)
-        shares[: len(weights)] = list(weights.values())
-        self.shares = shares / shares.sum()
-        self._place()
-
-    def _place(self) -> None:
-        names = [*self.services, *[self.services[0]] * (PLACES - len(self.services))]
-        placed = [self.versions[each] for each in names]
-        self._whose = np.asarray([VERSIONS.index(each) for each in names])
-        self._errors = np.asarray([each.error_rate for each in placed])
-        self._wrong = np.asarray([1 - each.accuracy for each in placed])
-        self._slow = np.asarray([each.slow_share for each in placed])
-        self._body = np.asarray([bucket_shares(each) for each in placed])
-        self._tail = np.asarray([bucket_shares(each, each.slow_ms) for each in placed])
-
-    def advance(self, now: float) -> None:
-        """Everything that users do until then."""
-        expected = self.demand(now) * (now - self.now) / self.pods
-        rates = np.minimum(self._errors * self.base(now), 1.0)
-        self.now = now
-        draw = self.generator
-        sent = draw.multinomial(draw.poisson(expected, self.pods), self.shares)
-        errors = draw.binomial(sent, rates)
-        slow = draw.binomial(sent, self._slow)
-        self.answered[..., 0] += sent - errors
-        self.answered[..., 1] += errors
-        self.latency += draw.multinomial(sent - slow, self._body)
-        if slow.any():
-            self.latency += draw.multinomial(slow, self._tail)
-        judged = (sent - errors).sum(axis=0)
-        wrong = draw.binomial(judged, self._wrong)
-        bad = errors.sum(axis=0) + slow.sum(axis=0) + wrong
-        np.add.at(self.judged, self._whose, np.stack([judged, wrong], axis=-1))
-        np.add.at(self.requests, self._whose, sent.sum(axis=0))
-        np.add.at(self.bad, self._whose, bad)
-
-    def count_of(self, version: str) -> tuple[int, int]:
-        """Requests that a version got so far, and how many of them it answered badly."""
-        index = VERSIONS.index(version)
-        return int(self.requests[index]), int(self.bad[index])
+    target: Target
+    row: int
+    is_late: bool
+    total: Lines
+    events: Lines
 
 
-@dataclass
-class _Column:
-    """One series: its values since it was born, one per scrape of its target."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The series of one version."""
 
-    labels: tuple[tuple[str, str], ...]
-    times: list[float]
-    """Of the target's scrapes, shared by its series."""
-    birth: int
-    values: list[float] = field(default_factory=list)
-
-    def between(self, since: float, until: float) -> Series | None:
-        """Its samples in (since, until], as a range query gives them."""
-        start = max(bisect_right(self.times, since), self.birth)
-        end = bisect_right(self.times, until)
-        if start >= end:
-            return None
-        values = self.values[start - self.birth : end - self.birth]
-        return Series(labels=self.labels, times=tuple(self.times[start:end]), values=tuple(values))
+    total: tuple[Series, ...]
+    events: tuple[Series, ...]
 
 
 class Prometheus:
-    """Scrapes the traffic's counters, and answers from them through `core.windows`."""
+    """
+    Answers through `core.windows`, as the adapter of the real one does.
+
+    The version's matchers are applied to the labels of targets and rows. A guardrail's own
+    matchers are not: its series are those that the world exports for it.
+    """
 
     def __init__(
-        self, traffic: Traffic, *, ingest_seconds: float, is_away: Callable[[], bool]
+        self,
+        exports: Exports,
+        traffic: Traffic,
+        scraper: Scraper,
+        names: VersionNames,
+        is_away: Callable[[float], bool],
     ) -> None:
-        self.traffic = traffic
-        self._ingest = ingest_seconds
+        self._exports = exports
+        self._traffic = traffic
+        self._scraper = scraper
+        self._names = names
         self._is_away = is_away
-        self._times: dict[int, list[float]] = defaultdict(list)
-        self._columns: dict[str, dict[tuple[int, object], _Column]] = defaultdict(dict)
-        self._found: dict[object, tuple[int, list[_Column]]] = {}
-
-    @property
-    def targets(self) -> int:
-        """The gateway's pods, and the exporter of what is known of the predictions."""
-        return self.traffic.pods + 1
-
-    def scrapes(self, target: int) -> tuple[float, ...]:
-        """When a target was scraped."""
-        return tuple(self._times[target])
-
-    def sums(self, target: int, metric: str, **labels: str) -> tuple[float, ...]:
-        """What a target had counted at each scrape, over all its series with these labels."""
-        count = len(self._times[target])
-        matchers = tuple(Matcher(label=name, value=value) for name, value in labels.items())
-        columns = [
-            column.values if not column.birth else [0.0] * column.birth + column.values
-            for (owner, _), column in self._columns[metric].items()
-            if owner == target and _is_match(column.labels, matchers)
-        ]
-        return tuple(sum(row) for row in zip([0.0] * count, *columns, strict=True))
-
-    def scrape(self, target: int, now: float) -> None:
-        """Store the counters of one target, as they are now."""
-        times = self._times[target]
-        times.append(round(now, 3))
-        samples = self._gateway(target) if target < self.traffic.pods else self._exporter()
-        for metric, key, labels, value in samples:
-            columns = self._columns[metric]
-            column = columns.get((target, key))
-            if column is None:
-                column = _Column(_labels(target, labels), times, birth=len(times) - 1)
-                columns[target, key] = column
-            column.values.append(value)
-
-    def _gateway(self, pod: int) -> Iterator[tuple[str, object, dict[str, str], float]]:
-        """Series are born with what they count: an error's with the first error."""
-        answered = self.traffic.answered[pod].tolist()
-        latency = np.cumsum(self.traffic.latency[pod], axis=-1).tolist()
-        for place, (fine, errors) in enumerate(answered):
-            name = f"httproute/{NAMESPACE}/{NAME}/rule/0/backend/{place}"
-            cluster = {"envoy_cluster_name": name}
-            for digit, count in (("2", fine), ("5", errors)):
-                if count:
-                    labels = {**cluster, "envoy_response_code_class": digit}
-                    yield "envoy_cluster_upstream_rq_xx", (place, digit), labels, float(count)
-            if fine + errors:
-                for bound, count in zip(BUCKETS, latency[place], strict=True):
-                    labels = {**cluster, "le": f"{bound:g}".replace("inf", "+Inf")}
-                    metric = "envoy_cluster_upstream_rq_time_bucket"
-                    yield metric, (place, bound), labels, float(count)
-
-    def _exporter(self) -> Iterator[tuple[str, object, dict[str, str], float]]:
-        """Both counters of a version are born with its first prediction."""
-        for version, (judged, wrong) in zip(VERSIONS, self.traffic.judged.tolist(), strict=True):
-            if judged:
-                labels = {"version": version}
-                yield "predictions_judged_total", version, labels, float(judged)
-                yield "predictions_wrong_total", version, labels, float(wrong)
+        self._streams: dict[tuple[str, Matchers, tuple[float, ...]], tuple[int, list[_Stream]]] = {}
 
     async def read(self, query: Query, grid: Grid, now: float) -> Reading:
         """The windows since the grid's watermark."""
-        self._answer()
-        until = min(now, grid.watermark + MAX_SPAN_SECONDS)
+        self._answer(now)
+        until = min(now, grid.watermark + max(MAX_SPAN_SECONDS, 2 * grid.width))
         since = grid.watermark - windows.lookback_seconds(grid)
+        if until <= since:
+            return Reading(watermark=grid.watermark)
+        known = min(until, now - INGEST_SECONDS)
         stable, candidate = (
-            self._version(query, matchers, grid, (since, min(until, now - self._ingest)))
+            self._version(query, matchers, grid, (since, known))
             for matchers in (query.stable, query.candidate)
         )
         samples = windows.Samples(
-            stable=stable,
-            candidate=candidate,
-            until=until,
-            is_events_metric_known=query.events.metric in self._columns,
+            stable=stable, candidate=candidate, until=until, is_events_metric_known=True
         )
         return windows.read(query, grid, samples, now)
 
-    def _version(
-        self, query: Query, matchers: tuple[Matcher, ...], grid: Grid, span: tuple[float, float]
-    ) -> windows.Found:
-        total: tuple[Series, ...] = ()
-        total_before: tuple[Series, ...] = ()
-        if query.total is not None:
-            total, total_before = self._with_past(query.total, matchers, grid, span)
-        asked = _buckets(query.events) if query.kind is Kind.DISTRIBUTION else query.events
-        events, events_before = self._with_past(asked, matchers, grid, span)
-        return windows.Found(
-            total=total, events=events, total_before=total_before, events_before=events_before
-        )
-
-    def _with_past(
-        self,
-        selector: Selector,
-        matchers: tuple[Matcher, ...],
-        grid: Grid,
-        span: tuple[float, float],
-    ) -> tuple[tuple[Series, ...], tuple[Series, ...]]:
-        since, until = span
-        found = self._between(selector, matchers, since, until)
-        if not windows.has_newcomers(grid, found):
-            return found, ()
-        past = self._between(selector, matchers, since - MEMORY_SECONDS, since)
-        return found, tuple(
-            Series(labels=each.labels, times=each.times[-1:], values=each.values[-1:])
-            for each in past
-        )
-
     async def histogram(self, query: Query, start: float, end: float) -> Histogram:
         """Stable's histogram over a span."""
-        self._answer()
+        self._answer(end)
+        start = max(start, end - MAX_SPAN_SECONDS)
+        if end <= start:
+            return Histogram(bounds=(), cumulative=())
         since = start - windows.LOOKBACK_SECONDS
-        found = self._between(_buckets(query.events), query.stable, since, end - self._ingest)
-        return windows.histogram(query.events.metric, found, start)
+        found = self._between(query, query.stable, since, end - INGEST_SECONDS)
+        return windows.histogram(query.events.metric, found.events, start)
 
-    async def value(self, expression: str, _namespace: str, _now: float) -> float | None:
-        """No PromQL is evaluated here."""
-        raise MetricsUnavailable(f"This world has no value for {expression}.")
+    async def value(self, expression: str, _namespace: str, now: float) -> float | None:
+        """The constant that the world gives for an expression."""
+        self._answer(now)
+        return self._exports.limits[expression]
 
-    def _answer(self) -> None:
-        if self._is_away():
+    def _answer(self, now: float) -> None:
+        if self._is_away(now):
             raise MetricsUnavailable("Prometheus at prometheus cannot be reached.")
+        self._scraper.catch_up(now)
 
-    def _between(
-        self, selector: Selector, matchers: tuple[Matcher, ...], since: float, until: float
-    ) -> tuple[Series, ...]:
-        found = (each.between(since, until) for each in self._matching(selector, matchers))
-        return tuple(each for each in found if each is not None)
+    def _version(
+        self, query: Query, matchers: Matchers, grid: Grid, span: tuple[float, float]
+    ) -> windows.Found:
+        since, until = span
+        found = self._between(query, matchers, since, until)
+        past = _Found((), ())
+        if windows.has_newcomers(grid, found.total, found.events):
+            past = self._between(query, matchers, since - MEMORY_SECONDS, since)
+        return windows.Found(
+            total=found.total,
+            events=found.events,
+            total_before=tuple(_last(each) for each in past.total),
+            events_before=tuple(_last(each) for each in past.events),
+        )
 
-    def _matching(self, selector: Selector, matchers: tuple[Matcher, ...]) -> list[_Column]:
-        columns = self._columns[selector.metric]
-        count, found = self._found.get((selector, matchers), (0, []))
-        if count != len(columns):
-            wanted = (*selector.matchers, *matchers)
-            found = [each for each in columns.values() if _is_match(each.labels, wanted)]
-            self._found[selector, matchers] = len(columns), found
-        return found
+    def _between(self, query: Query, matchers: Matchers, since: float, until: float) -> _Found:
+        """The samples in (since, until], as range queries give them."""
+        total: list[Series] = []
+        events: list[Series] = []
+        for stream in self._matching(query, matchers):
+            target = stream.target
+            first, last = bisect_right(target.times, since), bisect_right(target.times, until)
+            if first == last:
+                continue
+            times = tuple(target.times[first:last])
+            columns = self._columns(stream, first, last)
+            total += _series(stream.total, times, columns)
+            events += _series(stream.events, times, columns)
+        return _Found(tuple(total), tuple(events))
+
+    def _columns(self, stream: _Stream, first: int, last: int) -> list[list[float]]:
+        """Each column's values at a target's scrapes."""
+        target = stream.target
+        instants = (target.late if stream.is_late else target.instants)[first:last]
+        rows = self._traffic.counters(target.site)[instants, stream.row]
+        if target.base is not None:
+            rows = (rows - target.base).clip(min=0.0)
+        columns: list[list[float]] = rows.T.tolist()
+        return columns
+
+    def _matching(self, query: Query, matchers: Matchers) -> list[_Stream]:
+        key = (query.name, matchers, query.thresholds)
+        count, streams = self._streams.get(key, (0, []))
+        if count != len(self._scraper.targets):
+            streams = list(self._found(query, matchers))
+            self._streams[key] = len(self._scraper.targets), streams
+        return streams
+
+    def _found(self, query: Query, matchers: Matchers) -> Iterator[_Stream]:
+        export = self._exports.by_guardrail[query.name]
+        wanted = {float(each) for each in query.thresholds}
+        for target in self._scraper.targets:
+            for row in target.rows if target.site is export.site else ():
+                labels = {**target.labels, **self._names.of_row(export, row)}
+                if _is_match(labels, matchers):
+                    yield _Stream(
+                        target=target,
+                        row=row,
+                        is_late=export.is_late,
+                        total=_labelled(labels, export.total),
+                        events=_labelled(labels, _needed(export.events, wanted)),
+                    )
 
 
-def _buckets(selector: Selector) -> Selector:
-    return Selector(metric=f"{selector.metric}_bucket", matchers=selector.matchers)
+def _needed(lines: Iterable[Line], thresholds: set[float]) -> Iterator[Line]:
+    """Of a histogram whose thresholds are known, only those and the infinite bucket are read."""
+    for each in lines:
+        bound = dict(each.labels).get("le")
+        if not thresholds or bound in {None, "+Inf"} or float(bound or 0) in thresholds:
+            yield each
 
 
-def _labels(target: int, labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    names = {"instance": f"10.0.0.{target}:9090", "job": "pods", "pod": f"pod-{target}"}
-    return tuple(sorted({**names, "namespace": NAMESPACE, **labels}.items()))
+def _labelled(labels: dict[str, str], lines: Iterable[Line]) -> Lines:
+    return tuple((tuple(sorted({**labels, **dict(each.labels)}.items())), each) for each in lines)
 
 
-def _is_match(labels: Iterable[tuple[str, str]], matchers: Iterable[Matcher]) -> bool:
-    known = dict(labels)
-    return all(_holds(known.get(each.label, ""), each) for each in matchers)
+def _series(lines: Lines, times: tuple[float, ...], columns: list[list[float]]) -> Iterator[Series]:
+    for labels, line in lines:
+        values = columns[line.plus]
+        if line.minus is not None:
+            values = [one - other for one, other in zip(values, columns[line.minus], strict=True)]
+        if line.born is None or columns[line.born][0]:
+            yield Series(labels=labels, times=times, values=tuple(values))
+        elif columns[line.born][-1]:
+            first = next(index for index, each in enumerate(columns[line.born]) if each)
+            yield Series(labels=labels, times=times[first:], values=tuple(values[first:]))
+
+
+def _last(series: Series) -> Series:
+    return Series(labels=series.labels, times=series.times[-1:], values=series.values[-1:])
+
+
+def _is_match(labels: dict[str, str], matchers: Iterable[Matcher]) -> bool:
+    return all(_holds(labels.get(each.label, ""), each) for each in matchers)
 
 
 def _holds(value: str, matcher: Matcher) -> bool:
