@@ -1,13 +1,24 @@
 """What must hold for any counts: order, splitting, monotony, finiteness."""
 
+import json
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from modelrollout.stats.counts import Bound, Sample, log_harm, log_mixture, log_safety
+from modelrollout.stats.counts import (
+    Bound,
+    Sample,
+    complemented,
+    log_harm,
+    log_harm_columns,
+    log_mixture,
+    log_mixture_of,
+    log_safety,
+    log_safety_columns,
+)
 
 ratios = st.one_of(st.floats(0.1, 10), st.floats(1e-6, 1e9))
 absolutes = st.sampled_from((0.0, 0.001, 0.05, 2.0))
@@ -104,3 +115,53 @@ def test_a_running_state_is_the_sum_over_its_windows(windows, bound, cut):
         whole = function(windows, bound)
         head, tail = function(windows[:cut], bound), function(windows[cut:], bound)
         assert [x + y for x, y in zip(head, tail, strict=True)] == pytest.approx(whole)
+
+
+@given(st.lists(samples(), min_size=2, max_size=6), bounds, st.integers(1, 5))
+def test_a_state_that_was_written_down_is_carried_on_as_if_it_had_not_been(windows, bound, cut):
+    """As JSON, with six decimals, like a checkpoint."""
+    for function in (log_harm, log_safety):
+        whole = log_mixture(function(windows, bound))
+        written = json.dumps([round(x, 6) for x in function(windows[:cut], bound)])
+        tail = function(windows[cut:], bound)
+        state = [x + y for x, y in zip(json.loads(written), tail, strict=True)]
+        assert log_mixture(state) == pytest.approx(whole, rel=1e-9, abs=1e-6)
+
+
+@given(st.lists(samples(), min_size=1, max_size=4), st.integers(1, 4), bounds, directions)
+def test_columns_do_not_know_of_each_other(windows, columns, bound, lower):
+    rows = [(w.stable_n, w.stable_k, w.candidate_n, w.candidate_k) for w in windows]
+    table = [[row] * columns for row in rows]
+    for together, alone in ((log_harm_columns, log_harm), (log_safety_columns, log_safety)):
+        found = together(table, bound, lower_is_worse=lower)
+        expected = alone(windows, bound, lower_is_worse=lower)
+        assert len(found) == columns
+        assert all(row == pytest.approx(expected, rel=1e-9, abs=1e-9) for row in found)
+
+
+states = st.lists(st.floats(-700, 700), min_size=1, max_size=15)
+
+
+@given(states, st.floats(0, 50), st.randoms(use_true_random=False))
+def test_the_mixture_lies_between_its_extremes_and_rises_with_each(state, more, random):
+    mixed = log_mixture(state)
+    assert min(state) - 1e-9 <= mixed <= max(state) + 1e-9
+    raised = list(state)
+    raised[random.randrange(len(state))] += more
+    assert log_mixture(raised) >= mixed - 1e-9
+    random.shuffle(raised)
+    assert float(log_mixture_of(raised)) == pytest.approx(log_mixture(raised), abs=1e-9)
+
+
+@given(st.lists(samples(), max_size=3), st.floats(0.1, 10), absolutes, directions)
+def test_the_complement_of_the_complement_is_where_one_began(windows, ratio, absolute, lower):
+    assume((1 - 1 / ratio if lower else ratio - 1) + absolute >= 0)
+    flipped = complemented(windows, Bound(ratio, absolute), lower_is_worse=lower)
+    back, again, direction = complemented(flipped[0], flipped[1], lower_is_worse=flipped[2])
+    assert direction == lower
+    assert (again.ratio, again.absolute) == pytest.approx((ratio, absolute), rel=1e-9, abs=1e-9)
+    for one, other in zip(back, windows, strict=True):
+        assert one.stable_k == pytest.approx(other.stable_k, abs=1e-9 * (1 + other.stable_n))
+        assert one.candidate_k == pytest.approx(
+            other.candidate_k, abs=1e-9 * (1 + other.candidate_n)
+        )

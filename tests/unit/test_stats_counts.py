@@ -15,11 +15,14 @@ from modelrollout.stats.counts import (
     Sample,
     complemented,
     log_harm,
+    log_harm_columns,
     log_harm_of,
     log_mixture,
     log_mixture_of,
     log_safety,
+    log_safety_columns,
     log_safety_of,
+    table_of,
 )
 
 BOUNDS = [Bound(r, d) for r in (0.0, 0.5, 1.0, 1.25, 2.0) for d in (0.0, 0.01, 0.2) if r + d > 0]
@@ -96,6 +99,39 @@ def test_poisson_evidence_expects_one_on_the_bound_and_less_inside(
                 assert expected.max() <= 1 + ROUNDING
                 if rate == edge:
                     assert expected == pytest.approx(np.ones(len(expected)), abs=1e-6)
+
+
+@pytest.mark.parametrize("lower_is_worse", [False, True])
+@pytest.mark.parametrize("tuned_for", [0.8, 1.1, 3.0, 40.0])
+def test_evidence_that_is_tuned_for_another_ratio_expects_at_most_one_too(
+    tuned_for, lower_is_worse
+):
+    n_b, n_c = 20, 12
+    k_b, k_c = np.arange(n_b + 1), np.arange(n_c + 1)
+    counts = tables(n_b, k_b[:, None], n_c, k_c[None, :])
+    options = {"lower_is_worse": lower_is_worse, "tuned_for": tuned_for}
+    for bound in (Bound(1.0), Bound(1.5)):
+        evidence = log_safety_of(counts, bound, **options)
+        for base in BASE_RATES:
+            for rate in null_rates(bound, base, lower_is_worse=lower_is_worse, harm=False):
+                if rate <= 1:
+                    pmfs = binom.pmf(k_b, n_b, base), binom.pmf(k_c, n_c, rate)
+                    assert largest_expectation(evidence, *pmfs) <= 1 + ROUNDING
+
+
+def test_tuning_for_the_ratio_itself_is_the_default():
+    windows = [Sample(900, 30, 100, 2)]
+    for ratio in (0.7, 1.0, 1.5, 300.0):
+        assert log_safety(windows, Bound(ratio)) == log_safety(
+            windows, Bound(ratio), tuned_for=ratio
+        )
+
+
+def test_evidence_that_is_tuned_for_the_truth_grows_fastest():
+    """An equal candidate lies five times below this bound, which is a ratio of 1."""
+    windows = [Sample(9500, 500, 500, 5)]
+    logs = {r: log_mixture(log_safety(windows, Bound(1.0), tuned_for=r)) for r in (1.1, 5.0, 90.0)}
+    assert logs[5.0] == max(logs.values())
 
 
 def test_evidence_from_sums_of_scores_expects_at_most_one():
@@ -281,6 +317,25 @@ def test_many_windows_at_once_are_the_windows_one_by_one():
     assert log_safety_of(rows, Bound(1.2)).shape == (4, SAFETY_POINTS)
 
 
+@pytest.mark.parametrize("options", [{}, {"lower_is_worse": True, "dispersion": 2.5}])
+@pytest.mark.parametrize("bound", [Bound(1.2), Bound(1.1, 0.02)])
+def test_the_columns_of_a_table_are_the_evidence_of_each_alone(bound, options):
+    generator = np.random.default_rng(20260413)
+    n = generator.integers(0, 900, (6, 3, 2)).astype(float)
+    table = np.stack([n, np.floor(n * generator.uniform(0, 0.2, n.shape))], -1).reshape(6, 3, 4)
+    for together, alone in ((log_harm_columns, log_harm), (log_safety_columns, log_safety)):
+        for found, rows in zip(
+            together(table, bound, **options), np.moveaxis(table, 1, 0), strict=True
+        ):
+            expected = alone([Sample(*row) for row in rows], bound, **options)
+            assert found == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_a_table_of_samples_holds_their_numbers():
+    assert table_of([Sample(5, 1, 3, 2)]).tolist() == [[5.0, 1.0, 3.0, 2.0]]
+    assert table_of([]).shape == (0, 4)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -292,6 +347,18 @@ def test_many_windows_at_once_are_the_windows_one_by_one():
         (lambda: Sample(0, 2, 1, 0), "stable has 2 events but no exposure"),
         (lambda: log_harm([], Bound(), dispersion=0.5), "dispersion must be a finite number >= 1"),
         (lambda: log_harm([], Bound(0, 1), lower_is_worse=True), "when lower is worse the ratio"),
+        (
+            lambda: log_harm_columns([[5, 1, 3, 2]], Bound()),
+            r"\(windows, columns, 4\), not \(1, 4\)",
+        ),
+        (lambda: log_safety_columns([], Bound()), r"\(windows, columns, 4\), not \(0,\)"),
+        (lambda: log_harm_columns([[[5, 1, 0, 2]]], Bound()), "candidate has 2.0 events but no"),
+        (lambda: log_harm_columns([[[5, 1, 3, -2]]], Bound()), "not n=3.0, k=-2.0"),
+        (lambda: log_harm_columns([[[math.inf, 1, 3, 2]]], Bound()), "stable's counts must be"),
+        (lambda: log_harm_columns([[[5, math.nan, 3, 2]]], Bound()), "stable's counts must be"),
+        (lambda: log_harm_columns([[[5, 1, 3, 2]]], Bound(), dispersion=0.5), "dispersion must"),
+        (lambda: log_safety([], Bound(), tuned_for=0.0), "tuned for a finite ratio above 0"),
+        (lambda: log_safety([], Bound(1, 0.1), tuned_for=2.0), "only a bound without an absolute"),
         (lambda: log_mixture(()), "the state is empty"),
         (lambda: log_mixture((0.0, math.nan)), "something that is not a number"),
         (lambda: complemented([], Bound(0.0, 0.1)), "a bound without a ratio has no complement"),

@@ -1,4 +1,8 @@
-"""Overdispersion estimated from stable's own windows."""
+"""
+Overdispersion estimated from stable's own windows.
+
+Bursts are geometric with mean 3, so that E[size^2] / E[size] = 5.
+"""
 
 import math
 
@@ -17,9 +21,54 @@ def bursts(generator, causes, size, windows=4000):
 
 @pytest.mark.parametrize("causes", [0.05, 0.5, 5.0, 50.0])
 def test_bursts_are_measured_however_rare_they_are(causes):
-    """Geometric with mean 3: E[size^2] / E[size] = 5."""
-    found = dispersion(bursts(np.random.default_rng(1), causes, 3), caution=0.0)
+    found = dispersion(bursts(np.random.default_rng(1), causes, 3), caution=0.0, widest=1)
     assert found == pytest.approx(5.0, rel=0.12)
+
+
+def lasting(generator, seconds, windows=2880, width=5.0, causes_per_window=1.5):
+    """Each of a burst's events falls anywhere into the `seconds` after its begin."""
+    begins = generator.uniform(0, windows * width, generator.poisson(causes_per_window * windows))
+    times = np.repeat(begins, generator.geometric(1 / 3, len(begins)))
+    times += generator.uniform(0, seconds, len(times))
+    counts, _ = np.histogram(times, bins=windows, range=(0, windows * width))
+    return [(500.0, float(k)) for k in counts]
+
+
+@pytest.mark.parametrize("seconds", [2, 20, 60])
+def test_a_burst_that_is_cut_up_by_windows_is_measured_at_a_larger_width(seconds):
+    """Four hours; with windows of 5 s a burst of 20 s seems to be none."""
+    windows = lasting(np.random.default_rng(6), seconds)
+    assert dispersion(windows, caution=0.0) == pytest.approx(5.0, rel=0.25)
+    assert dispersion(windows, caution=0.0, widest=1) < {2: 4.5, 20: 1.3, 60: 1.3}[seconds]
+
+
+def test_what_narrow_windows_say_is_not_enough_for_wide_ones():
+    """The rule: windows of 30 s are not tempered by what windows of 5 s showed."""
+    narrow = lasting(np.random.default_rng(7), 20)
+    wide = [tuple(map(sum, zip(*narrow[i : i + 6], strict=True))) for i in range(0, 2880, 6)]
+    assert dispersion(wide, caution=0.0, widest=1) > 2.5 * dispersion(narrow, widest=1)
+    assert dispersion(narrow) == pytest.approx(dispersion(wide), rel=0.35)
+
+
+def test_a_burst_shorter_than_a_window_loses_little_at_its_edges():
+    windows = lasting(np.random.default_rng(8), 0.5)
+    assert dispersion(windows, caution=0.0, widest=1) > 0.85 * 5
+
+
+def test_an_incident_in_the_past_looks_like_a_burst_and_only_slows():
+    """Ten minutes of three times as many errors, in an hour."""
+    rates = np.where((np.arange(720) >= 300) & (np.arange(720) < 420), 15.0, 5.0)
+    counts = np.random.default_rng(9).poisson(rates)
+    assert 4 < dispersion([(500.0, float(k)) for k in counts]) < 10
+
+
+@pytest.mark.parametrize("windows", [60, 120, 720])
+def test_calm_counts_are_seldom_taken_for_bursts(windows):
+    generator = np.random.default_rng(10)
+    counts = generator.poisson(5, (200, windows))
+    found = [dispersion([(500.0, float(k)) for k in row]) for row in counts]
+    assert np.mean(np.array(found) > 1) < 0.15
+    assert np.mean(found) < 1.15
 
 
 def test_independent_events_have_dispersion_about_one():
@@ -66,7 +115,7 @@ def test_it_is_never_below_one():
 @pytest.mark.parametrize("windows", [60, 1000])
 def test_caution_errs_upwards_about_as_often_as_a_standard_error_should(windows):
     generator = np.random.default_rng(4)
-    found = [dispersion(bursts(generator, 1.5, 3, windows)) for _ in range(400)]
+    found = [dispersion(bursts(generator, 1.5, 3, windows), widest=1) for _ in range(400)]
     assert 0.7 < np.mean(np.array(found) > 5.0) < 0.95
     assert np.mean(found) < 5.0 * (1 + 6 / windows**0.5)
 
@@ -78,6 +127,8 @@ def test_caution_costs_little_when_the_history_is_long():
 
 
 def test_counts_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="at least one window must be looked at at a time, not 0"):
+        dispersion([], widest=0)
     with pytest.raises(ValueError, match="caution must be a finite number >= 0, not -1"):
         dispersion([], caution=-1)
     with pytest.raises(ValueError, match="stable's counts must be finite and >= 0, not n=1, k=-1"):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import chi2, entropy, kstwobign
+from scipy.stats import chi2, entropy, ks_2samp, kstwobign, multinomial
 
 from modelrollout.stats.counts import HARM_POINTS
 from modelrollout.stats.drift import (
@@ -40,6 +40,12 @@ def test_the_kolmogorov_distance_is_that_of_the_values_when_bins_are_values():
     assert kolmogorov_smirnov((5, 0), (0, 5)) == 1.0
 
 
+def test_the_kolmogorov_distance_is_that_of_scipy():
+    one, other = (np.repeat(np.arange(5), counts) for counts in (REFERENCE, CURRENT))
+    expected = ks_2samp(one, other).statistic
+    assert kolmogorov_smirnov(REFERENCE, CURRENT) == pytest.approx(expected)
+
+
 def test_equal_shares_have_no_distance_whatever_the_size():
     for distance in (jensen_shannon, kolmogorov_smirnov):
         assert distance((10, 30), (100, 300)) == pytest.approx(0.0, abs=1e-15)
@@ -70,6 +76,27 @@ def test_equal_histograms_exceed_their_reference_as_often_as_it_says(distance, r
     limit = reference(800, 400, 10, 0.95)
     share = np.mean([distance(p, q) > limit for p, q in zip(*pairs, strict=True)])
     assert least <= share <= 0.065
+
+
+@pytest.mark.parametrize("shares", [(0.2, 0.3, 0.5), (0.02, 0.9, 0.08)])
+def test_evidence_of_the_bins_together_expects_at_most_one_without_drift(shares):
+    """Exactly, over all histograms of three bins: bins of one histogram depend on each other."""
+    n, m = 7, 4
+
+    def histograms(total):
+        return [(i, j, total - i - j) for i in range(total + 1) for j in range(total - i + 1)]
+
+    for ratio, current in ((1.0, shares), (1.25, (1.25 * shares[0], shares[1], None))):
+        others = 1 - sum(x for x in current if x is not None)
+        now = tuple(others if x is None else x for x in current)
+        expected = sum(
+            multinomial.pmf(a, n, shares)
+            * multinomial.pmf(b, m, now)
+            * math.exp(log_harm(log_bins(a, b, ratio=ratio)))
+            for a in histograms(n)
+            for b in histograms(m)
+        )
+        assert expected <= 1 + 1e-9
 
 
 def test_evidence_per_bin_finds_a_shift_and_is_quiet_without_one():

@@ -32,6 +32,40 @@ def test_the_mixture_is_the_integral_over_half_normal_bets(s, v, rho):
     assert log_normal_mixture(s, v, rho) == pytest.approx(math.log(expected), rel=1e-6)
 
 
+@pytest.mark.parametrize(("v", "alpha", "v_opt"), [(100.0, 0.05, 100.0), (30.0, 0.01, 60.0)])
+def test_at_the_two_sided_boundary_the_integral_over_normal_bets_is_one_over_alpha(v, alpha, v_opt):
+    rho, s = tuned_rho(v_opt, alpha), normal_mixture_bound(v, alpha, v_opt)
+
+    def bet(x):
+        return math.exp(x * s - x * x * v / 2) * norm.pdf(x, scale=rho**-0.5)
+
+    value, _ = quad(bet, -20 * rho**-0.5, 20 * rho**-0.5, limit=200)
+    assert value == pytest.approx(1 / alpha, rel=1e-6)
+
+
+@pytest.mark.parametrize("v", [0.5, 10.0, 400.0])
+def test_the_mixture_of_a_normal_sum_expects_one_when_there_is_no_difference(v):
+    """Exactly, by integration over the sum: 1 on the bound, less inside."""
+    for mean, least, most in ((0.0, 1 - 1e-6, 1 + 1e-6), (-0.2, 0.0, 1.0)):
+        expected, _ = quad(
+            lambda s, m=mean: math.exp(
+                log_normal_mixture(s, v, 8.0) + norm.logpdf(s, m * v, v**0.5)
+            ),
+            mean * v - 40 * v**0.5,
+            mean * v + 40 * v**0.5,
+            limit=400,
+        )
+        assert least <= expected <= most
+
+
+def test_rho_is_tuned_about_as_well_as_by_search():
+    def boundary(rho):
+        return math.sqrt((60 + rho) * (math.log((60 + rho) / rho) - 2 * math.log(0.05)))
+
+    best = min(boundary(rho) for rho in np.geomspace(0.1, 100, 2000))
+    assert boundary(tuned_rho(60.0, 0.05)) <= 1.001 * best
+
+
 def test_the_tuned_boundary_is_about_the_smallest_there():
     best = normal_mixture_bound(100.0, 0.05, 100.0)
     others = [normal_mixture_bound(100.0, 0.05, x) for x in (10.0, 50.0, 200.0, 1000.0)]

@@ -5,9 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from modelrollout.stats.counts import log_mixture, log_mixture_of
 from modelrollout.stats.paired import PAIRED_POINTS, Pairs, log_harm, log_safety
+
+STAKES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 
 
 def expectation(evidence, pairs, chances):
@@ -41,6 +44,22 @@ def test_evidence_expects_at_most_one_under_the_null(margin, stable_only, inside
 def test_on_the_bound_evidence_expects_exactly_one():
     for evidence in (log_harm, log_safety):
         assert expectation(lambda p, f=evidence: f(p, 0.1), 10, (0.3, 0.2)) == pytest.approx(1.0)
+
+
+def test_without_a_margin_evidence_is_the_likelihood_ratio_of_the_pairs_that_tell():
+    """As in McNemar's test: given their number, the candidate's losses are binomial with 1/2."""
+    worse, better = 34, 15
+    for found, stake in zip(log_harm(Pairs(worse, better, 951)), STAKES, strict=True):
+        alternative = binom.logpmf(worse, worse + better, (1 + stake) / 2)
+        assert found == pytest.approx(alternative - binom.logpmf(worse, worse + better, 0.5))
+
+
+def test_chances_may_change_from_pair_to_pair():
+    """Exactly: every pair is fair on its own, so the product is, in any order."""
+    chances = [(0.3, 0.3), (0.6, 0.4), (0.0, 0.0), (0.05, 0.5)]
+    per_pair = np.exp([log_harm(Pairs(*row)) for row in np.eye(3)])
+    product = math.prod(np.array([w, b, 1 - w - b]) @ per_pair for w, b in chances)
+    assert product.max() <= 1 + 1e-12
 
 
 def median_pairs_until(evidence, chances, margin, block=50, runs=800):

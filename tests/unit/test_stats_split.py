@@ -57,6 +57,34 @@ def test_evidence_beyond_a_tolerance_expects_at_most_one_within_it(share, tolera
         assert binom.pmf(k, n, true) @ e <= 1 + 1e-9
 
 
+def pmf_of_requests(shares):
+    """Chance of each number of requests to the candidate when every request has its own share."""
+    pmf = np.array([1.0])
+    for share in shares:
+        pmf = np.convolve(pmf, (1 - share, share))
+    return pmf
+
+
+def test_evidence_beyond_a_tolerance_is_fair_however_the_share_wanders_inside_it():
+    n, share, tolerance = 40, 0.2, 0.05
+    e = np.exp([log_mismatch_beyond((n - x, x), share, tolerance) for x in range(n + 1)])
+    wave = share + tolerance * np.sin(np.arange(n) / 3)
+    jumps = share + tolerance * np.where(np.arange(n) < n / 2, 1, -1)
+    for shares in (wave, jumps, jumps[::-1]):
+        assert pmf_of_requests(shares) @ e <= 1 + 1e-9
+
+
+def test_evidence_beyond_a_tolerance_is_a_mean_of_likelihood_ratios():
+    stable, candidate, share, tolerance = 700, 120, 0.1, 0.02
+    steps = np.array((0.02, 0.05, 0.1, 0.2, 0.4, 0.7))
+    logs = []
+    for k, edge in ((candidate, share + tolerance), (stable, 1 - share + tolerance)):
+        further = edge + steps * (1 - edge)
+        logs += list(binom.logpmf(k, 820, further) - binom.logpmf(k, 820, edge))
+    expected = math.log(np.mean(np.exp(logs)))
+    assert log_mismatch_beyond((stable, candidate), share, tolerance) == pytest.approx(expected)
+
+
 def test_a_share_within_the_tolerance_is_no_mismatch_however_much_is_read():
     assert log_mismatch_beyond((94e6, 6e6), 0.05, 0.02) < 0
     assert log_mixture(log_mismatch((94e6, 6e6), (0.95, 0.05))) > 1000

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from modelrollout.stats.combine import discoveries
-from modelrollout.stats.counts import log_mixture
+from modelrollout.stats.counts import Bound, Sample, log_harm, log_mixture
 from modelrollout.stats.drift import population_stability_by_chance
 from modelrollout.stats.means import log_normal_mixture, normal_mixture_bound, tuned_rho
+from modelrollout.stats.paired import Pairs
+from modelrollout.stats.paired import log_harm as log_paired_harm
 from modelrollout.stats.split import log_mismatch
 
 PATH = Path(__file__).parents[1] / "data" / "stat_vectors.json"
@@ -20,6 +23,31 @@ VECTORS = {v["id"]: v for v in json.loads(PATH.read_text())["vectors"]}
 def vector(name):
     v = VECTORS[name]
     return v["input"], v["expected"], v["tol"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mid"),
+    [("gu2008.exact-cond", 0.0), ("exactci.r1.2.exact", 0.0), ("exactci.r1.2.midp", 0.5)],
+)
+def test_events_are_shared_at_the_bound_as_in_the_exact_conditional_test(name, mid):
+    """The evidence bets against the share under which that test computes its published p-value."""
+    given, expected, tolerance = vector(name)
+    n_c, n_b, bound = given["t1"], given["t2"], Bound(given["ratio"])
+    e_c = math.exp(log_harm([Sample(n_b, 0, n_c, 1)], bound)[5])
+    e_b = math.exp(log_harm([Sample(n_b, 1, n_c, 0)], bound)[5])
+    # Fair exactly on the bound: share * e_c + (1 - share) * e_b = 1.
+    share = (1 - e_b) / (e_c - e_b)
+    total = given["x1"] + given["x2"]
+    p = binom.sf(given["x1"] - 1, total, share) - mid * binom.pmf(given["x1"], total, share)
+    assert p == pytest.approx(expected, abs=tolerance)
+
+
+def test_pairs_that_tell_are_shared_as_in_the_exact_test_of_mcnemar():
+    given, expected, tolerance = vector("mcnemar.r")
+    (_, one), (other, _) = given["table"]
+    e_c, e_b = (math.exp(log_paired_harm(Pairs(*row))[2]) for row in ((1, 0, 0), (0, 1, 0)))
+    p = 2 * binom.cdf(min(one, other), one + other, (1 - e_b) / (e_c - e_b))
+    assert p == pytest.approx(expected["exact_p"], abs=tolerance)
 
 
 def test_rho_of_the_normal_mixture():

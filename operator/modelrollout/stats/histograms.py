@@ -188,10 +188,10 @@ def _mixtures(states: Sequence[Sequence[float]]) -> Array:
     """The evidence of each threshold: shape (thresholds,)."""
     if len(states) == 0:
         raise ValueError("evidence of a histogram needs at least one threshold, there is none")
-    mixtures = log_mixture_of(states)
-    if np.isnan(mixtures).any():
+    logs = np.asarray(states, dtype=np.float64)
+    if np.isnan(logs).any():
         raise ValueError(f"a threshold's state holds something that is not a number: {states}")
-    return mixtures
+    return log_mixture_of(logs)
 
 
 def _tails(bounds: Sequence[float], cumulative: Sequence[float]) -> tuple[list[float], list[float]]:
