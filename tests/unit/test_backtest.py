@@ -206,6 +206,9 @@ def test_a_limit_fails_when_it_was_exceeded_for_as_long_as_it_allows():
     assert found.failed is not None
     assert found.failed.time == START + 130
     assert found.failed.message == "memory: 20, max 10 for 30 s; beyond it for 30 s"
+    past.value_of = lambda _: 5.0
+    within = "\n".join(report.release_text(replay(past, a_question(ERRORS, MEMORY, seconds=600.0))))
+    assert "memory (limit): would not have failed; at the end 5, max 10 for 30 s." in within
 
 
 def test_a_limit_without_a_value_is_said_to_have_none():

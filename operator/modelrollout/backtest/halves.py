@@ -37,6 +37,8 @@ from modelrollout.errors import MetricsUnavailable
 from modelrollout.stats.binomial import share_bounds
 
 LEAST_PODS = 2
+AT_ONCE = 4
+"""Splits that are read together: a Prometheus that is asked too much at once answers too late."""
 RATIOS = (1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 10.0)
 """Tolerances that are tried where the given one is too tight."""
 CONFIDENCE = 0.95
@@ -224,18 +226,21 @@ async def _trials(source: Source, question: Question, stable: str, draw: Draw) -
     if len(seen) < LEAST_PODS:
         raise TooFewPods(_too_few(pods, stable, seen))
     halves = draw.halves(stretch, seen)
-    read = await asyncio.gather(
-        *(_records(source, measures, each.split(pods), stretch) for each in halves)
-    )
-    trials = [
-        _trial(question, measures, each, records)
-        for each, records in zip(halves, read, strict=True)
-        if any(record.windows for record in records.values())
-    ]
-    if not trials:
-        blind = [each.why for records in read for r in records.values() for each in r.blind]
-        raise MetricsUnavailable(next(iter(blind), "No two of its pods were there together."))
-    return trials
+    trials: list[Trial] = []
+    for first in range(0, len(halves), AT_ONCE):
+        some = halves[first : first + AT_ONCE]
+        read = await asyncio.gather(
+            *(_records(source, measures, each.split(pods), stretch) for each in some)
+        )
+        trials += [
+            _trial(question, measures, each, records)
+            for each, records in zip(some, read, strict=True)
+        ]
+    readable = [each for each in trials if min(each.blind.values()) < 1]
+    if not readable:
+        why = next(filter(None, trials[0].why_blind.values()), "Its pods were not there together.")
+        raise MetricsUnavailable(why)
+    return readable
 
 
 def _too_few(pods: Pods, stable: str, seen: Collection[str]) -> str:

@@ -67,6 +67,8 @@ def _when(moment: Moment, start: float) -> str:
 def _told(story: Story, period: Period) -> str:
     if story.failed is not None:
         return f"would have failed at {_when(story.failed, period.start)}: {story.failed.message}."
+    if story.record is None and story.passed is not None:
+        return f"would not have failed; at the end {story.curve[-1].status.message}."
     if story.passed is not None:
         return f"would have passed at {_when(story.passed, period.start)}: {story.passed.message}."
     if story.blind_share == 1:
