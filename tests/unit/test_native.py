@@ -6,13 +6,16 @@ import math
 
 import pytest
 
+from modelrollout.core.evidence import Grid, Kind, Matcher, Query, Selector
 from modelrollout.core.native import (
+    MOST_BOUNDS,
     NativeHistogram,
     Scrape,
     classic,
     offered_bounds,
     unreadable,
 )
+from modelrollout.core.windows import Found, Samples, read
 
 
 def scrape(*buckets, n=None, time=1000.0):
@@ -88,10 +91,6 @@ def test_what_is_not_a_number_is_beyond_every_bound():
     assert columns(histogram(scrape((0.5, 1, 4), n=6)), (1.0,)) == {"1.0": (4.0,), "+Inf": (6.0,)}
 
 
-def test_counts_that_are_no_whole_numbers_are_passed_on_for_the_reader_to_refuse():
-    assert columns(histogram(scrape((0.5, 1, 4.5))), (1.0,)) == {"1.0": (4.5,), "+Inf": (4.5,)}
-
-
 def test_a_bound_is_the_same_whether_its_last_digit_is_rounded_or_not():
     """Prometheus' table has half the square root of two as 0.7071067811865475."""
     root = scrape((1, 1.414213562373095, 3), (1.414213562373095, 2, 4))
@@ -107,6 +106,46 @@ def test_custom_buckets_begin_and_end_at_infinity():
         "+Inf": (6.0,),
     }
     assert offered_bounds([histogram(observed)]) == (0.1, 0.25, 10.0)
+
+
+# --- read as windows ------------------------------------------------------------------------
+
+QUERY = Query(
+    name="latency",
+    kind=Kind.DISTRIBUTION,
+    total=None,
+    events=Selector(metric="latency"),
+    stable=(Matcher(label="version", value="1"),),
+    candidate=(Matcher(label="version", value="2"),),
+    thresholds=(0.5,),
+)
+
+
+def reading(*contents):
+    """Of stable, scraped each second with this in (0.25, 0.5] and (0.5, 1]; candidate is calm."""
+    at = [(1000.5 + index, each) for index, each in enumerate(contents)]
+    stable = [scrape((0.25, 0.5, low), (0.5, 1, high), time=time) for time, (low, high) in at]
+    calm = [scrape((0.25, 0.5, 10), time=time) for time, _ in at]
+    samples = Samples(
+        stable=Found(events=classic([histogram(*stable, pod="a")], QUERY.thresholds)),
+        candidate=Found(events=classic([histogram(*calm, pod="b")], QUERY.thresholds)),
+        until=at[-1][0],
+    )
+    return read(QUERY, Grid(start=1000.0, width=1.0, watermark=1000.0), samples, at[-1][0])
+
+
+def test_a_restart_is_one_for_all_bounds_though_only_one_bucket_fell():
+    """Ten answers in all before it and twelve after it: so many came that the count did not fall."""
+    windows = reading((8, 2), (8, 2), (1, 11), (2, 12), (2, 12)).windows
+    assert [(each.stable.n, *each.stable.k) for each in windows] == [(0, 0), (12, 11), (2, 1)]
+    assert [each.is_incomplete for each in windows] == [False, True, False]
+
+
+def test_counts_that_are_no_whole_numbers_are_no_counts():
+    """A histogram that a rule made, such as a rate."""
+    found = reading((8.5, 2), (9.5, 2), (10.5, 2))
+    assert not found.windows
+    assert "which is no count" in found.blind
 
 
 # --- unreadable -----------------------------------------------------------------------------
@@ -159,8 +198,7 @@ def octave(schema, *indices):
 def test_offered_are_the_bounds_of_the_next_coarser_schema_and_of_none_too_fine(seen, offered):
     native = histogram(scrape(*octave(seen, *range(1, 2**seen + 1))))
     found = offered_bounds([native])
-    assert len(found) == 64
-    assert found == tuple(2.0 ** (index / 2.0**offered) for index in range(64))
+    assert found == tuple(2.0 ** (index / 2.0**offered) for index in range(MOST_BOUNDS))
 
 
 def test_beyond_what_was_seen_there_is_room_for_a_limit():

@@ -32,12 +32,11 @@ from modelrollout.core.evidence import Series
 
 FINEST_SCHEMA = 2
 """Bounds of 2^(1/4) = 1.19 times each other; 160 buckets of it span twelve powers of ten."""
-MOST_BOUNDS = 64
-"""Of one sign. It is sixteen octaves of the finest schema."""
+MOST_BOUNDS = 128
+"""Of one sign: 32 octaves of the finest schema, which is from a microsecond to an hour."""
 SCHEMAS = range(-4, 9)
 TOLERANCE = 1e-9
 """Relative, between bounds that are equal: Prometheus' tables are not exact to the last digit."""
-
 NEAR = 1e-6
 """Absolute, between an index and a whole number; neighbours are 1 apart in every schema."""
 
