@@ -195,6 +195,8 @@ async def _levels(rollout: Rollout, source: MetricSource, now: float) -> dict[st
         for each in rollout.spec.analysis.guardrails
         if each.limit is not None
     }
+    if not limits:
+        return {}
     levels = await asyncio.gather(
         *(_level(query, rollout.namespace, source, now) for query in limits.values())
     )

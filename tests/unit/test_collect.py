@@ -266,6 +266,23 @@ def test_a_guardrail_that_tells_stable_from_itself_is_not_trusted():
     assert found.verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize(("errors", "verdict"), [(20.0, "Inconclusive"), (90.0, "Fail")])
+def test_an_ill_stable_does_not_hide_a_candidate_that_fails_outright(errors, verdict):
+    ill = [
+        window(
+            i,
+            counted(900.0, 45.0),
+            counted(100.0, errors),
+            halves=(counted(450.0, 0.0), counted(450.0, 45.0)),
+        )
+        for i in range(20)
+    ]
+    found, _ = judged(*given(ERRORS), ill)
+    assert found.verdict == verdict
+    assert found.untrusted == ("errors",)
+    assert "two halves of stable differ" in found.says()
+
+
 def test_an_untrusted_guardrail_does_not_silence_the_others():
     settings, measures = given(ERRORS, ERRORS | {"name": "other"})
     halves = (counted(450.0, 0.0), counted(450.0, 45.0))

@@ -27,6 +27,7 @@ from modelrollout.stats import combine, counts, histograms, means
 
 NOTABLE = 1.5
 """A dispersion that slows the decision so much that people are told."""
+UNTRUSTED = "untrusted, because two halves of stable differ by more than the tolerance"
 MANY_WINDOWS = f"an average begins to tell after {means.LEAST_WINDOWS} windows"
 
 
@@ -62,8 +63,13 @@ class _Evidence:
 
     @property
     def counted(self) -> float:
-        """What it adds to the evidence of all: an untrusted one says nothing."""
-        return self.harm if self.is_trusted else 0.0
+        """
+        What it adds to the evidence of all.
+
+        Of an untrusted one only what goes beyond the placebo: a candidate that differs from stable
+        no more than stable from itself is not condemned, one that fails outright is.
+        """
+        return self.harm if self.is_trusted else min(self.harm, max(0.0, self.harm - self.placebo))
 
 
 def judge(
@@ -208,11 +214,8 @@ def _comparison(
     message = _figures(measure, checkpoint, shown)
     slices = _slice_statuses(measure, checkpoint, evidence, alpha)
     if not evidence.is_trusted:
-        verdict = Verdict.INCONCLUSIVE
-        message = (
-            f"untrusted, because two halves of stable differ by more than the tolerance; {message}"
-        )
-    elif is_culprit:
+        message = f"{UNTRUSTED}; {message}"
+    if is_culprit:
         verdict = Verdict.FAIL
         suffering = [each.name for each in slices if float(each.harm) >= 1]
         if suffering:
@@ -220,7 +223,7 @@ def _comparison(
     elif blind:
         verdict, message = Verdict.NO_DATA, blind
     else:
-        is_safe = evidence.safety >= -math.log(beta)
+        is_safe = evidence.is_trusted and evidence.safety >= -math.log(beta)
         verdict = Verdict.PASS if is_safe else Verdict.INCONCLUSIVE
     return GuardrailStatus(
         name=measure.name,

@@ -160,10 +160,10 @@ def _unusable(
     selector: Selector | None, version: str, series: Iterable[Series], *, is_sum: bool
 ) -> Iterator[tuple[float, Labels, str]]:
     for each in series:
-        if all(_is_usable(value, is_sum=is_sum) for value in each.values):
+        if _are_usable(each.values, is_sum=is_sum):
             continue
         for time, value in zip(each.times, each.values, strict=True):
-            if not _is_usable(value, is_sum=is_sum):
+            if not _are_usable((value,), is_sum=is_sum):
                 metric = selector.metric if selector else ""
                 what = "sum of values that are not negative" if is_sum else "count"
                 remedy = "a sum that only grows" if is_sum else "a counter that grows by one"
@@ -174,9 +174,10 @@ def _unusable(
                 yield time, _target(each.labels), sentence
 
 
-def _is_usable(value: float, *, is_sum: bool) -> bool:
-    """NaN fails the first comparison, infinity the second."""
-    return 0 <= value < math.inf and (is_sum or value % 1 == 0)
+def _are_usable(values: Sequence[float], *, is_sum: bool) -> bool:
+    """Neither NaN nor infinity is finite or an integer; this runs over every sample there is."""
+    is_number = math.isfinite if is_sum else float.is_integer
+    return all(map(is_number, values)) and min(values, default=0.0) >= 0
 
 
 def _refuse_twins(selector: Selector | None, version: str, series: Iterable[Series]) -> None:
