@@ -15,8 +15,8 @@ from builders import ERRORS, a_spec
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.v1alpha1 import Verdict
 from modelrollout.backtest import report
-from modelrollout.backtest.halves import Draw, TooFewPods, calibrated, splits_of
-from modelrollout.backtest.history import Period, Pods, Question, measures_between, recorded
+from modelrollout.backtest.halves import Draw, calibrated, splits_of
+from modelrollout.backtest.history import Period, Pods, Question, Unfit, measures_between, recorded
 from modelrollout.backtest.release import replayed
 from modelrollout.cli import main
 from modelrollout.core.evidence import Grid, Split
@@ -221,7 +221,7 @@ def test_a_limit_without_a_value_is_said_to_have_none():
 
 def test_a_pod_that_both_versions_match_is_refused():
     past = scraped([*stable(), candidate()], BEFORE, START + 600)
-    with pytest.raises(ValueError, match="both match pod v2-0"):
+    with pytest.raises(Unfit, match="both match pod v2-0"):
         asyncio.run(replayed(past, a_question(), "v.*", "v2-.*", lambda _: None))
 
 
@@ -335,7 +335,7 @@ def test_a_guardrail_that_was_never_read_is_not_called_calibrated():
 
 def test_one_pod_has_no_halves():
     past = scraped(stable(1), BEFORE, START + 1860)
-    with pytest.raises(TooFewPods, match="matches only v1-0: two halves need at least two pods"):
+    with pytest.raises(Unfit, match="matches only v1-0: two halves need at least two pods"):
         calibrate(past)
 
 
@@ -423,6 +423,7 @@ def run(manifest, *flags, **changes):
         ((), {"candidate": "v1-.*"}, "--candidate and --stable are the same"),
         ((), {"from": "2026-01-01T12:00:00"}, "'--from': '2026-01-01T12:00:00' is neither"),
         ((), {"from": "yesterday"}, "'--from': 'yesterday' is neither"),
+        ((), {"from": "nan"}, "'--from': 'nan' is neither"),
         ((), {"to": "2026-01-01T12:00:00Z"}, "--to must lie at least two looks (10 s) after"),
         ((), {"to": "2126-01-01T12:00:00Z"}, "--to lies in the future"),
         ((), {"prometheus": "prometheus:9090"}, "--prometheus: The address of Prometheus must be"),
@@ -430,6 +431,11 @@ def run(manifest, *flags, **changes):
         ((), {"header": "X-Scope"}, "--header must be 'Name: value'"),
         ((), {"splits": "3"}, "--splits is for --aa"),
         ((), {"interval": "0"}, "'--interval'"),
+        (
+            ("--aa",),
+            {"candidate": None, "interval": "60", "rollout_seconds": "100"},
+            "--rollout-seconds must be at least two looks (120 s), not 100",
+        ),
         (("--aa",), {}, "--candidate does not go with --aa"),
         (("--aa",), {"candidate": None, "rollout_seconds": "7200"}, "--rollout-seconds 7200 is"),
     ],

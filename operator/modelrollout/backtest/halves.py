@@ -26,6 +26,7 @@ from modelrollout.backtest.history import (
     Record,
     Source,
     Span,
+    Unfit,
     between,
     measures_between,
     pods_seen,
@@ -177,8 +178,8 @@ def _any_of(pods: Collection[str]) -> str:
     return "|".join(re.escape(each) for each in sorted(pods))
 
 
-class TooFewPods(ValueError):
-    """There are no two halves of less than two pods."""
+class Unreadable(MetricsUnavailable):
+    """Prometheus answers, and has nothing that could be compared."""
 
 
 async def calibrated(
@@ -187,8 +188,7 @@ async def calibrated(
     """
     Read a history and judge halves of the pods that `stable` matches.
 
-    Raises MetricsUnavailable where nothing can be read, and TooFewPods where there are never two
-    pods at a time.
+    Raises MetricsUnavailable where nothing can be read, and Unfit where there are never two pods.
     """
     analysis = question.analysis
     trials: list[Trial] = []
@@ -196,11 +196,11 @@ async def calibrated(
     for stretch in draw.stretches(question.period):
         try:
             trials += await _trials(source, replace(question, period=stretch), stable, draw)
-        except (TooFewPods, MetricsUnavailable) as error:
+        except (Unfit, Unreadable) as error:
             left_out.append((stretch, error))
         advance(stretch.seconds)
     if not trials:
-        raise next((e for _, e in left_out if isinstance(e, TooFewPods)), left_out[0][1])
+        raise next((e for _, e in left_out if isinstance(e, Unfit)), left_out[0][1])
     promised = float(analysis.false_rollback_rate)
     needs = [each.held_by for each in trials if each.culprits]
     return Calibration(
@@ -224,7 +224,7 @@ async def _trials(source: Source, question: Question, stable: str, draw: Draw) -
     measures = measures_between(question, Split(stable=whole, candidate=whole))
     seen = await pods_seen(source, measures, whole, pods.label, stretch)
     if len(seen) < LEAST_PODS:
-        raise TooFewPods(_too_few(pods, stable, seen))
+        raise Unfit(_too_few(pods, stable, seen))
     halves = draw.halves(stretch, seen)
     trials: list[Trial] = []
     for first in range(0, len(halves), AT_ONCE):
@@ -239,7 +239,7 @@ async def _trials(source: Source, question: Question, stable: str, draw: Draw) -
     readable = [each for each in trials if min(each.blind.values()) < 1]
     if not readable:
         why = next(filter(None, trials[0].why_blind.values()), "Its pods were not there together.")
-        raise MetricsUnavailable(why)
+        raise Unreadable(why)
     return readable
 
 

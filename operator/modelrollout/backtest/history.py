@@ -43,6 +43,10 @@ Advance = Callable[[float], object]
 """Called with the seconds of a guardrail's history that were read since it was called last."""
 
 
+class Unfit(ValueError):
+    """What was asked for does not fit the pods that there were; the sentence has the remedy."""
+
+
 class Source(MetricSource, Protocol):
     """A Prometheus that can also be asked which pods there were: see adapters/prometheus.py."""
 

@@ -13,6 +13,7 @@ from modelrollout.backtest.history import (
     Question,
     Record,
     Source,
+    Unfit,
     measures_between,
     pods_seen,
     recorded,
@@ -89,8 +90,7 @@ async def replayed(
     """
     Read a period and replay it; `stable` and `candidate` match the versions' pods.
 
-    Raises MetricsUnavailable where nothing can be read at all, and ValueError where a pod matches
-    both.
+    Raises MetricsUnavailable where nothing can be read at all, and Unfit where a pod matches both.
     """
     pods, period = question.pods, question.period
     split = Split(stable=pods.matching(stable), candidate=pods.matching(candidate))
@@ -117,7 +117,7 @@ async def _refuse_overlap(
         for matchers in (split.stable, split.candidate)
     ]
     if common := ours & theirs:
-        raise ValueError(
+        raise Unfit(
             f"--stable and --candidate both match {label} {min(common)}: give expressions of which"
             " each matches one version only"
         )

@@ -18,13 +18,14 @@ import click
 from modelrollout.adapters.prometheus import LABEL_NAME, Prometheus
 from modelrollout.api.presets import SPLIT_BY_ROUTE
 from modelrollout.backtest import halves, release, report
-from modelrollout.backtest.history import Advance, Period, Pods, Question
+from modelrollout.backtest.history import Advance, Period, Pods, Question, Unfit
 from modelrollout.cli.files import manifest
 from modelrollout.errors import MetricsUnavailable
 
 POD = "pod"
 ROLLOUT_SECONDS = 3600.0
 SPLITS = 20
+UNIX_SECONDS = re.compile(r"[0-9]+([.][0-9]*)?")
 FILE = click.Path(exists=True, dir_okay=False)
 
 
@@ -36,20 +37,15 @@ class _Time(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        if isinstance(value, float):
-            return value
-        try:
+        if isinstance(value, float) or UNIX_SECONDS.fullmatch(value):
             return float(value)
-        except ValueError:
-            pass
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
             moment = None
         if moment is None or moment.tzinfo is None:
-            self.fail(
-                f"{value!r} is neither RFC 3339 (2026-01-31T12:00:00Z) nor seconds", param, ctx
-            )
+            told = f"{value!r} is neither RFC 3339 (2026-01-31T12:00:00Z) nor seconds"
+            self.fail(told, param, ctx)
         return moment.timestamp()
 
 
@@ -123,7 +119,7 @@ def backtest(**options: Any) -> None:
     try:
         with _progress(question, draw) as advance:
             found = asyncio.run(_found(prometheus, question, draw, options, advance))
-    except ValueError as error:
+    except Unfit as error:
         raise click.UsageError(str(error)) from error
     except MetricsUnavailable as error:
         click.echo(f"Error: {error}", err=True)
@@ -240,6 +236,11 @@ def _draw(options: Mapping[str, Any], period: Period) -> halves.Draw:
         splits=options["splits"] or SPLITS,
         seed=1 if options["seed"] is None else options["seed"],
     )
+    if draw.seconds < 2 * period.width:
+        raise click.UsageError(
+            f"--rollout-seconds must be at least two looks ({2 * period.width:g} s), not"
+            f" {draw.seconds:g}"
+        )
     if not draw.stretches(period):
         raise click.UsageError(
             f"--rollout-seconds {draw.seconds:g} is more than there is from --from to --to"
