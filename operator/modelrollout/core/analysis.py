@@ -21,6 +21,7 @@ from modelrollout.api.v1alpha1 import (
 )
 from modelrollout.core.collect import ENOUGH_TO_CHOOSE, Row, Rows
 from modelrollout.core.evidence import Kind, Measure, Reading
+from modelrollout.core.forecast import bound_text, percent
 from modelrollout.core.limits import limit_status
 from modelrollout.core.observation import Level
 from modelrollout.stats import combine, counts, histograms, means
@@ -331,8 +332,6 @@ def _rate(measure: Measure, exposure: Row, index: int) -> str:
 
 
 def _bound(measure: Measure, bound: counts.Bound) -> str:
-    if not bound.absolute:
-        return f"{bound.ratio:g} x stable"
     is_share = measure.query.kind is not Kind.MEAN and measure.quantile is None
-    absolute = f"{bound.absolute:.2%}".replace("%", " %") if is_share else f"{bound.absolute:g}"
-    return f"{bound.ratio:g} x stable + {absolute}"
+    absolute = percent(bound.absolute) if is_share else f"{bound.absolute:g}"
+    return bound_text(bound, absolute, lower_is_worse=measure.lower_is_worse)
