@@ -20,6 +20,9 @@ from modelrollout.simulation.scenario import NORMAL_P99, Figure, Scenario, Versi
 
 Found = TypeVar("Found")
 
+_Difference = tuple[int, int | None]
+"""A column, or what it has more than another."""
+
 ENVOY_BUCKETS: Final = (
     *(0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0),
     *(30000.0, 60000.0, 300000.0, 600000.0, 1800000.0, 3600000.0),
@@ -62,8 +65,10 @@ class Quantity:
 
     column: int
     """Of the first edge."""
+    bounds: tuple[float, ...]
+    """Of the histogram's buckets, in its unit."""
     edges: tuple[float, ...]
-    """Seconds, if it is the latency."""
+    """The same in the quantity's: seconds, if it is the latency."""
     shapes: tuple[Shape, Shape]
     is_latency: bool
 
@@ -109,6 +114,10 @@ class Export:
     events: tuple[Line, ...]
     is_late: bool
     """Known only when the truth about an answer is."""
+    shares: tuple[float, float] | None
+    """Of a proportion: the events among the requests of stable and of the candidate."""
+    quantity: Quantity | None
+    """Of a distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,30 +207,36 @@ class _Making:
         return first
 
     def _proportion(self, asked: _Asked, metrics: api.Proportion) -> Export:
-        total, is_lower = REQUESTS, asked.guardrail.direction is api.Direction.LOWER
-        if asked.has_figures:
-            events, rates = self._take(), asked.rates(most=1.0)
-            self._events.append(Event(column=events, rates=rates, is_bad=not is_lower))
-            is_lower = False
-        elif asked.is_about_errors:
-            asked.of_versions("errorRate", lambda version: version.error_rate)
-            events = ERRORS
-        else:
-            asked.of_versions("accuracy", lambda version: version.accuracy)
-            total, events = ANSWERED, WRONG
-        # Where lower is worse, the good answers are counted.
-        counted, others = ((events, None), (total, events))[:: -1 if is_lower else 1]
+        total, events, shares = self._counted(asked)
+        counted: _Difference = (events, None)
+        others: _Difference = (total, events)
+        if asked.counts_the_good and not asked.has_figures:
+            counted, others, shares = others, counted, _others(shares)
         is_late = events == WRONG
         if metrics.events.metric != metrics.total.metric:
             born = asked.born(total)
             one = Line(plus=counted[0], minus=counted[1], born=born)
-            return asked.export((Line(plus=total, born=born),), (one,), is_late=is_late)
-        # One metric with a label for the outcome: a series is born with its first count.
-        one, rest = (
-            Line(labels=(("outcome", name),), plus=plus, minus=minus, born=plus)
-            for name, (plus, minus) in (("event", counted), ("other", others))
-        )
-        return asked.export((rest, one), (one,), is_late=is_late)
+            whole = [Line(plus=total, born=born)]
+        else:
+            # One metric with a label for the outcome: a series is born with its first count.
+            one, rest = (
+                Line(labels=(("outcome", name),), plus=plus, minus=minus, born=plus)
+                for name, (plus, minus) in (("event", counted), ("other", others))
+            )
+            whole = [rest, one]
+        return asked.export(tuple(whole), (one,), is_late=is_late, shares=shares)
+
+    def _counted(self, asked: _Asked) -> tuple[int, int, tuple[float, float]]:
+        """The columns of the requests and of what happens to some, and to how many of them."""
+        if asked.has_figures:
+            column, shares = self._take(), asked.rates(most=1.0)
+            is_bad = not asked.counts_the_good
+            self._events.append(Event(column=column, rates=shares, is_bad=is_bad))
+            return REQUESTS, column, shares
+        if asked.is_about_errors:
+            return REQUESTS, ERRORS, asked.of_versions("errorRate", lambda it: it.error_rate)
+        accuracy = asked.of_versions("accuracy", lambda it: it.accuracy)
+        return ANSWERED, WRONG, _others(accuracy)
 
     def _distribution(self, asked: _Asked, metrics: api.Distribution) -> Export:
         is_latency = not asked.has_figures
@@ -231,18 +246,20 @@ class _Making:
         else:
             unit, shapes = 1.0, asked.shapes()
             buckets = _bounds_around(shapes)
-        bounds = sorted({*(asked.buckets or buckets), *(float(each) for each in metrics.limits)})
+        given = {*(asked.buckets or buckets), *(float(each) for each in metrics.limits)}
+        bounds = tuple(sorted(given))
         column = self._take(len(bounds))
         edges = tuple(each / unit for each in bounds)
-        self._quantities.append(
-            Quantity(column=column, edges=edges, shapes=shapes, is_latency=is_latency)
+        quantity = Quantity(
+            column=column, bounds=bounds, edges=edges, shapes=shapes, is_latency=is_latency
         )
+        self._quantities.append(quantity)
         lines = [
             Line(labels=(("le", repr(bound)),), plus=column + index, born=asked.born(REQUESTS))
             for index, bound in enumerate(bounds)
         ]
         infinite = Line(labels=(("le", "+Inf"),), plus=REQUESTS, born=asked.born(REQUESTS))
-        return asked.export((), (*lines, infinite))
+        return asked.export((), (*lines, infinite), quantity=quantity)
 
     def _mean(self, asked: _Asked, metrics: api.Mean) -> Export:
         (one, one_sd), (other, other_sd) = asked.figures("mean", "sd")
@@ -288,6 +305,11 @@ class _Asked:
         return self.guardrail.preset in PROPORTIONS or self.guardrail.name == "errors"
 
     @property
+    def counts_the_good(self) -> bool:
+        """Whether fewer of its events are worse."""
+        return self.guardrail.direction is api.Direction.LOWER
+
+    @property
     def has_figures(self) -> bool:
         """Whether the world says something about this very guardrail."""
         return self._own is not None and bool(self._own.stable or self._own.candidate)
@@ -302,12 +324,23 @@ class _Asked:
         return None if self.site is Site.PODS else column
 
     def export(
-        self, total: tuple[Line, ...], events: tuple[Line, ...], *, is_late: bool = False
+        self,
+        total: tuple[Line, ...],
+        events: tuple[Line, ...],
+        *,
+        is_late: bool = False,
+        shares: tuple[float, float] | None = None,
+        quantity: Quantity | None = None,
     ) -> Export:
-        """Its series."""
-        label = self.guardrail.version_label or ""
+        """Its series, and what is true of the versions."""
         return Export(
-            site=self.site, version_label=label, total=total, events=events, is_late=is_late
+            site=self.site,
+            version_label=self.guardrail.version_label or "",
+            total=total,
+            events=events,
+            is_late=is_late,
+            shares=shares,
+            quantity=quantity,
         )
 
     def value(self) -> float:
@@ -379,6 +412,11 @@ class _Asked:
             what = "a number" if fields == ("rate",) else " and ".join(fields)
             raise self.error(f"the world has no figures for it: give {self.place}.{name} {what}")
         return found
+
+
+def _others(shares: tuple[float, float]) -> tuple[float, float]:
+    stable, candidate = shares
+    return 1 - stable, 1 - candidate
 
 
 def _shape(median: float, p99: float) -> Shape:

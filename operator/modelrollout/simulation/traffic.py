@@ -255,13 +255,16 @@ def _shares_of(
     by = np.zeros(len(whose)) if shifts is None else np.array(shifts)
     return np.array(
         [
-            _bucket_shares(quantity.edges, quantity.shapes[version], factor, shift)
+            bucket_shares(quantity.edges, quantity.shapes[version], factor, shift)
             for version, shift in zip(whose, by, strict=True)
         ]
     )
 
 
-def _bucket_shares(edges: Sequence[float], shape: Shape, factor: float, shift: float) -> Array:
+def bucket_shares(
+    edges: Sequence[float], shape: Shape, factor: float = 1.0, shift: float = 0.0
+) -> Array:
+    """The chance of each bucket, the infinite one included."""
     above = np.maximum(np.array(edges) - shift, 1e-12)
     below = ndtr(np.log(above / (shape.median * factor)) / shape.sigma)
     return np.diff(below, prepend=0.0, append=1.0)
