@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
@@ -40,7 +41,7 @@ SETTLE_SECONDS = 0.15
 """After a window's end: the time a scrape needs to be stored."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Pass:
     """What the guards look at."""
 
@@ -55,7 +56,7 @@ class _Pass:
     def now(self) -> float:
         return self.seen.now
 
-    @property
+    @cached_property
     def step(self) -> Step | None:
         """
         The present step: the one that status names, as long as it has the weight in force.
@@ -91,7 +92,7 @@ class _Pass:
             and self.steps[index].weight == self.facts.weight.wanted
         )
 
-    @property
+    @cached_property
     def is_settled(self) -> bool:
         """The traffic that the facts intend is in force."""
         intended = traffic_of(self.rollout.status, self.spec.port)

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 
 from modelrollout.api import presets
 from modelrollout.api import v1alpha1 as api
@@ -25,13 +27,20 @@ def measures_of(
     route_split: Split | None,
 ) -> tuple[Measure, ...]:
     """The guardrails that compare the versions; limits are not among them."""
-    expanded = [presets.expanded(each) for each in analysis.guardrails if each.limit is None]
-    return tuple(
-        _measure(each, _split(each, namespace, stable, candidate, route_split)) for each in expanded
-    )
+    measures = []
+    for each in analysis.guardrails:
+        if each.limit is None:
+            split = _split(each, namespace, stable, candidate, route_split)
+            plain = _measure(each)
+            query = replace(plain.query, stable=split.stable, candidate=split.candidate)
+            measures.append(replace(plain, query=query))
+    return tuple(measures)
 
 
-def _measure(guardrail: api.Guardrail, split: Split) -> Measure:
+@lru_cache(maxsize=4096)
+def _measure(given: api.Guardrail) -> Measure:
+    """A guardrail before it is known who the versions are: the same in every pass."""
+    guardrail = presets.expanded(given)
     assert guardrail.tolerance is not None
     assert guardrail.margin is not None
     kind, events, total = _counted(guardrail)
@@ -43,8 +52,8 @@ def _measure(guardrail: api.Guardrail, split: Split) -> Measure:
             kind=kind,
             events=events,
             total=total,
-            stable=split.stable,
-            candidate=split.candidate,
+            stable=(),
+            candidate=(),
             slice_label=slices.label if slices else "",
         ),
         tolerance=Bound(*guardrail.tolerance.numbers()),
