@@ -18,7 +18,7 @@ ACCURACY = {
     },
     "versionLabel": "version",
 }
-ERRORS = {"name": "errors", "preset": "envoy/errors"}
+ENVOY_ERRORS = {"name": "errors", "preset": "envoy/errors"}
 LATENCY = {"name": "latency", "preset": "envoy/latency"}
 POD_ERRORS = {"name": "errors", "preset": "mlserver/errors"}
 POD_LATENCY = {"name": "latency", "preset": "mlserver/latency"}
@@ -37,7 +37,7 @@ def a_manifest(
     **changes: Any,
 ) -> dict[str, Any]:
     """A ModelRollout as a user writes it; `changes` are of its spec, analysis is added to."""
-    chosen = list(guardrails or (ERRORS, LATENCY, ACCURACY))
+    chosen = list(guardrails or (ENVOY_ERRORS, LATENCY, ACCURACY))
     analysis = {"guardrails": chosen, "intervalSeconds": 5} | changes.pop("analysis", {})
     spec = {
         "candidate": {"deployment": CANDIDATE},

@@ -89,7 +89,7 @@ class Simulation:
     """One rollout in one world."""
 
     def __init__(self, manifest: Object, scenario: Scenario, seed: int | tuple[int, ...]) -> None:
-        self._spec, exports = checked(manifest, scenario)
+        self._spec, self.exports = checked(manifest, scenario)
         self._scenario = scenario
         self._meta = manifest["metadata"]
         self.now = CREATED
@@ -103,7 +103,7 @@ class Simulation:
         self.shifts: list[tuple[float, bool]] = []
         """For each change of weights: the candidate's share then, and whether our finalizer was on."""
         self._pods: list[Target] = []
-        self.traffic, self.scraper = self._users(exports, requests)
+        self.traffic, self.scraper = self._users(requests)
         self.store = Store(clock=self.clock, disturb=self._disturb)
         furnish(self.store, manifest, (scenario.stable.pods, scenario.candidate.pods))
         self._gateway = Gateway(
@@ -111,7 +111,7 @@ class Simulation:
         )
         self.store.written.append(self._written)
         names = _split_names(self._spec, self._meta)
-        prometheus = Prometheus(exports, self.traffic, self.scraper, names, self._is_away)
+        prometheus = Prometheus(self.exports, self.traffic, self.scraper, names, self._is_away)
         self._world = World(
             cluster=self.store,
             metrics={self._spec.analysis.provider: prometheus},
@@ -203,17 +203,17 @@ class Simulation:
 
     # --- what happens without the operator ------------------------------------------------
 
-    def _users(self, exports: Exports, generator: np.random.Generator) -> tuple[Traffic, Scraper]:
+    def _users(self, generator: np.random.Generator) -> tuple[Traffic, Scraper]:
         scenario, interval = self._scenario, self._spec.analysis.interval_seconds
         began = CREATED - max(PAST_SECONDS, PAST_WINDOWS * interval) - scenario.label_delay_seconds
-        traffic = Traffic(exports, scenario, generator, began=began, created=CREATED)
-        targets = []
-        if Site.PODS in exports.sites:
+        traffic = Traffic(self.exports, scenario, generator, began=began, created=CREATED)
+        targets, sites = [], self.exports.sites
+        if Site.PODS in sites:
             self._pods = [self._pod(each, traffic) for each in range(len(traffic.version_of))]
             targets += self._pods
-        if Site.EXPORTER in exports.sites:
+        if Site.EXPORTER in sites:
             targets.append(_target("exporter", self._meta["namespace"], Site.EXPORTER, range(2)))
-        if Site.GATEWAY in exports.sites or not targets:
+        if Site.GATEWAY in sites or not targets:
             targets.append(_target("gateway", "gateways", Site.GATEWAY, range(PLACES)))
         scraper = Scraper(
             traffic, targets, self._fate, began=began, scenario=scenario, is_gap=self._is_gap
