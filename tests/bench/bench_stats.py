@@ -1,19 +1,27 @@
 """
-How long one look takes: 1,000 rollouts, 5 guardrails, 10 slices, all grid points, on one core.
+How long evidence takes, on one core.
+
+One look at 1,000 rollouts with 5 guardrails, 10 slices and all grid points; and single calls, as
+the operator makes them: one window of one guardrail, with one and with eight thresholds.
 
     python tests/bench/bench_stats.py
 """
 
 import sys
 import time
+from timeit import repeat
 
 import numpy as np
 
+from modelrollout.stats import histograms
 from modelrollout.stats.counts import (
     HARM_POINTS,
     SAFETY_POINTS,
     Bound,
+    Sample,
+    log_harm,
     log_harm_of,
+    log_mixture,
     log_mixture_of,
     log_safety_of,
 )
@@ -21,6 +29,8 @@ from modelrollout.stats.counts import (
 ROLLOUTS, SLICES = 1_000, 10
 BOUNDS = (Bound(1.0), Bound(1.25), Bound(1.5), Bound(1.0, 0.005), Bound(1.25, 0.01))
 MOST_SECONDS = 0.5
+MOST_MICROSECONDS = 25
+CALLS = 2_000
 
 
 def one_look(counts, harm, safety):
@@ -31,7 +41,7 @@ def one_look(counts, harm, safety):
     return log_mixture_of(harm), log_mixture_of(safety)
 
 
-def main():
+def seconds_of_a_look():
     generator = np.random.default_rng(20260412)
     shape = (ROLLOUTS, len(BOUNDS), SLICES)
     n_b, n_c = generator.poisson(475, shape), generator.poisson(25, shape)
@@ -44,9 +54,36 @@ def main():
         start = time.process_time()
         one_look(counts, harm, safety)
         seconds.append(time.process_time() - start)
-    median = float(np.median(seconds))
     points = n_b.size * (HARM_POINTS + SAFETY_POINTS)
-    sys.stdout.write(f"one look, {points:,} points: {median:.3f} s (at most {MOST_SECONDS})\n")
+    return points, float(np.median(seconds))
+
+
+def single_calls():
+    """Names and functions; tables are lists, as they come out of a checkpoint's windows."""
+    row = (475.0, 5.0, 25.0, 1.0)
+    one, eight, samples = [[row]], [[row] * 8], [Sample(*row)]
+    ratio, absolute = Bound(1.25), Bound(1.25, 0.01)
+    states = [[0.1 * j for j in range(HARM_POINTS)]] * 8
+    return {
+        "log_harm_of, 1 x 1, ratio": lambda: log_harm_of(one, ratio),
+        "log_harm_of, 1 x 8, ratio": lambda: log_harm_of(eight, ratio),
+        "log_safety_of, 1 x 8, ratio": lambda: log_safety_of(eight, ratio),
+        "log_harm_of, 1 x 1, absolute": lambda: log_harm_of(one, absolute),
+        "log_harm_of, 1 x 8, absolute": lambda: log_harm_of(eight, absolute),
+        "log_safety_of, 1 x 8, absolute": lambda: log_safety_of(eight, absolute),
+        "log_harm, one sample, absolute": lambda: log_harm(samples, absolute),
+        "log_mixture, 12 points": lambda: log_mixture(states[0]),
+        "log_mixture_of, 8 x 12": lambda: log_mixture_of(states),
+        "histograms.log_harm, 8 x 12": lambda: histograms.log_harm(states),
+    }
+
+
+def main():
+    points, median = seconds_of_a_look()
+    print(f"one look, {points:,} points: {median:.3f} s (at most {MOST_SECONDS})")
+    for name, call in single_calls().items():
+        microseconds = min(repeat(call, number=CALLS, repeat=5)) / CALLS * 1e6
+        print(f"{name}: {microseconds:.1f} us (at most {MOST_MICROSECONDS})")
     return 0 if median <= MOST_SECONDS else 1
 
 

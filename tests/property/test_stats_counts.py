@@ -13,11 +13,11 @@ from modelrollout.stats.counts import (
     Sample,
     complemented,
     log_harm,
-    log_harm_columns,
+    log_harm_of,
     log_mixture,
     log_mixture_of,
     log_safety,
-    log_safety_columns,
+    log_safety_of,
 )
 
 ratios = st.one_of(st.floats(0.1, 10), st.floats(1e-6, 1e9))
@@ -132,8 +132,8 @@ def test_a_state_that_was_written_down_is_carried_on_as_if_it_had_not_been(windo
 def test_columns_do_not_know_of_each_other(windows, columns, bound, lower):
     rows = [(w.stable_n, w.stable_k, w.candidate_n, w.candidate_k) for w in windows]
     table = [[row] * columns for row in rows]
-    for together, alone in ((log_harm_columns, log_harm), (log_safety_columns, log_safety)):
-        found = together(table, bound, lower_is_worse=lower)
+    for together, alone in ((log_harm_of, log_harm), (log_safety_of, log_safety)):
+        found = together(table, bound, lower_is_worse=lower).sum(axis=0).tolist()
         expected = alone(windows, bound, lower_is_worse=lower)
         assert len(found) == columns
         assert all(row == pytest.approx(expected, rel=1e-9, abs=1e-9) for row in found)

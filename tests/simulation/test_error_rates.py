@@ -314,6 +314,7 @@ def test_a_p99_at_the_margin_is_not_promoted_more_often_than_allowed():
 # --- slices -----------------------------------------------------------------------------------
 
 SLICES = 10
+NAMES = [str(i) for i in range(SLICES)]
 EVEN = np.full(SLICES, 0.1)
 
 
@@ -338,9 +339,8 @@ def requests_until_with_slices(stable, candidate, shares, runs):
         parts = parts + log_harm_of(counts, Bound(1.0))
         requests += counts[..., 2].sum(axis=-1)
         of_all, of_each = log_mixture_of(whole), log_mixture_of(parts)
-        names = map(str, range(SLICES))
         both = [
-            log_with_slices(one, dict(zip(names, row, strict=False)), SLICES)
+            log_with_slices(one, dict(zip(NAMES, row, strict=True)), SLICES)
             for one, row in zip(of_all, of_each, strict=True)
         ]
         for decided, evidence in ((alone, of_all), (sliced, np.array(both))):

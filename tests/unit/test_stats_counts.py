@@ -15,12 +15,10 @@ from modelrollout.stats.counts import (
     Sample,
     complemented,
     log_harm,
-    log_harm_columns,
     log_harm_of,
     log_mixture,
     log_mixture_of,
     log_safety,
-    log_safety_columns,
     log_safety_of,
     table_of,
 )
@@ -317,20 +315,6 @@ def test_many_windows_at_once_are_the_windows_one_by_one():
     assert log_safety_of(rows, Bound(1.2)).shape == (4, SAFETY_POINTS)
 
 
-@pytest.mark.parametrize("options", [{}, {"lower_is_worse": True, "dispersion": 2.5}])
-@pytest.mark.parametrize("bound", [Bound(1.2), Bound(1.1, 0.02)])
-def test_the_columns_of_a_table_are_the_evidence_of_each_alone(bound, options):
-    generator = np.random.default_rng(20260413)
-    n = generator.integers(0, 900, (6, 3, 2)).astype(float)
-    table = np.stack([n, np.floor(n * generator.uniform(0, 0.2, n.shape))], -1).reshape(6, 3, 4)
-    for together, alone in ((log_harm_columns, log_harm), (log_safety_columns, log_safety)):
-        for found, rows in zip(
-            together(table, bound, **options), np.moveaxis(table, 1, 0), strict=True
-        ):
-            expected = alone([Sample(*row) for row in rows], bound, **options)
-            assert found == pytest.approx(expected, rel=1e-12, abs=1e-12)
-
-
 def test_a_table_of_samples_holds_their_numbers():
     assert table_of([Sample(5, 1, 3, 2)]).tolist() == [[5.0, 1.0, 3.0, 2.0]]
     assert table_of([]).shape == (0, 4)
@@ -347,16 +331,6 @@ def test_a_table_of_samples_holds_their_numbers():
         (lambda: Sample(0, 2, 1, 0), "stable has 2 events but no exposure"),
         (lambda: log_harm([], Bound(), dispersion=0.5), "dispersion must be a finite number >= 1"),
         (lambda: log_harm([], Bound(0, 1), lower_is_worse=True), "when lower is worse the ratio"),
-        (
-            lambda: log_harm_columns([[5, 1, 3, 2]], Bound()),
-            r"\(windows, columns, 4\), not \(1, 4\)",
-        ),
-        (lambda: log_safety_columns([], Bound()), r"\(windows, columns, 4\), not \(0,\)"),
-        (lambda: log_harm_columns([[[5, 1, 0, 2]]], Bound()), "candidate has 2.0 events but no"),
-        (lambda: log_harm_columns([[[5, 1, 3, -2]]], Bound()), "not n=3.0, k=-2.0"),
-        (lambda: log_harm_columns([[[math.inf, 1, 3, 2]]], Bound()), "stable's counts must be"),
-        (lambda: log_harm_columns([[[5, math.nan, 3, 2]]], Bound()), "stable's counts must be"),
-        (lambda: log_harm_columns([[[5, 1, 3, 2]]], Bound(), dispersion=0.5), "dispersion must"),
         (lambda: log_safety([], Bound(), tuned_for=0.0), "tuned for a finite ratio above 0"),
         (lambda: log_safety([], Bound(1, 0.1), tuned_for=2.0), "only a bound without an absolute"),
         (lambda: log_mixture(()), "the state is empty"),

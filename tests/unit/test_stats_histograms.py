@@ -8,9 +8,7 @@ from scipy.stats import binom, expon, lognorm, weibull_min
 
 from modelrollout.stats.counts import (
     Bound,
-    log_harm_columns,
     log_harm_of,
-    log_safety_columns,
     log_safety_of,
 )
 from modelrollout.stats.histograms import (
@@ -118,7 +116,7 @@ def test_harm_of_the_tails_together_expects_at_most_one_without_harm(stable_n):
             for candidate in splits(candidate_n, 4):
                 k_b, k_c = np.cumsum(stable[::-1])[2::-1], np.cumsum(candidate[::-1])[2::-1]
                 table = [[(stable_n, b, candidate_n, c) for b, c in zip(k_b, k_c, strict=True)]]
-                e = math.exp(log_harm(log_harm_columns(table, bound)))
+                e = math.exp(log_harm(log_harm_of(table, bound).sum(axis=0)))
                 expected += chance(stable, stable_shares) * chance(candidate, candidate_shares) * e
         assert expected <= 1 + 1e-9
 
@@ -135,7 +133,7 @@ def test_safety_of_the_tails_together_expects_at_most_one_when_one_tail_is_not_s
                 (candidate[1] + candidate[2], candidate[2]),
             )
             table = [[(stable_n, b, candidate_n, c) for b, c in zip(k_b, k_c, strict=True)]]
-            e = math.exp(log_safety(log_safety_columns(table, bound)))
+            e = math.exp(log_safety(log_safety_of(table, bound).sum(axis=0)))
             expected += chance(stable, stable_shares) * chance(candidate, candidate_shares) * e
     assert expected <= 1 + 1e-9
 

@@ -50,7 +50,6 @@ _ROUNDING: Final = 1e-12
 # Keeps a bet on stable finite where stable has no exposure, and so no events.
 _ALMOST_ONE: Final = 1.0 - 2.0**-52
 _SMALLEST: Final = float(np.finfo(np.float64).tiny)
-_AXES: Final = 3
 _NUMBERS: Final = 4
 
 HARM_POINTS: Final[int] = len(_HARM_MULTIPLES)
@@ -123,7 +122,7 @@ def log_harm(
     multinomial of Lindon and Malek (NeurIPS 2022, arXiv 2011.03567) at fixed alternatives.
     """
     logs = log_harm_of(table_of(samples), bound, lower_is_worse=lower_is_worse)
-    return tuple(_tempered_sum(logs, dispersion).tolist())
+    return _tempered_sum(logs, dispersion)
 
 
 def log_safety(
@@ -149,7 +148,7 @@ def log_safety(
     """
     table = table_of(samples)
     logs = log_safety_of(table, bound, lower_is_worse=lower_is_worse, tuned_for=tuned_for)
-    return tuple(_tempered_sum(logs, dispersion).tolist())
+    return _tempered_sum(logs, dispersion)
 
 
 def log_mixture(state: Sequence[float]) -> float:
@@ -200,38 +199,6 @@ def table_of(samples: Sequence[Sample]) -> Array:
     return np.asarray(rows, dtype=np.float64).reshape(-1, 4)
 
 
-def log_harm_columns(
-    table: ArrayLike, bound: Bound, *, lower_is_worse: bool = False, dispersion: float = 1.0
-) -> tuple[tuple[float, ...], ...]:
-    """
-    `log_harm` of several columns (thresholds, slices) at once: a state of `HARM_POINTS` for each.
-
-    `table` has the shape (windows, columns, 4); the last axis is that of a `Sample`: stable n,
-    stable k, candidate n, candidate k. Raises ValueError for another shape, for no windows (the
-    number of columns is not known then), for counts that a `Sample` refuses, and as `log_harm`.
-    Source: as `log_harm`.
-    """
-    logs = log_harm_of(_checked(table), bound, lower_is_worse=lower_is_worse)
-    return tuple(map(tuple, _tempered_sum(logs, dispersion).tolist()))
-
-
-def log_safety_columns(
-    table: ArrayLike,
-    bound: Bound,
-    *,
-    lower_is_worse: bool = False,
-    dispersion: float = 1.0,
-    tuned_for: float | None = None,
-) -> tuple[tuple[float, ...], ...]:
-    """
-    `log_safety` of several columns at once: a state of `SAFETY_POINTS` for each.
-
-    Arguments and errors as `log_harm_columns` and `log_safety`.
-    """
-    logs = log_safety_of(_checked(table), bound, lower_is_worse=lower_is_worse, tuned_for=tuned_for)
-    return tuple(map(tuple, _tempered_sum(logs, dispersion).tolist()))
-
-
 def log_harm_of(counts: ArrayLike, bound: Bound, *, lower_is_worse: bool = False) -> Array:
     """
     `log_harm` of many windows at once, not summed: shape (*S, 4) to (*S, HARM_POINTS).
@@ -267,23 +234,11 @@ def log_mixture_of(states: ArrayLike) -> Array:
     return np.asarray(np.logaddexp.reduce(logs, axis=-1) - math.log(logs.shape[-1]))
 
 
-def _checked(counts: ArrayLike) -> Array:
-    table = np.asarray(counts, dtype=np.float64)
-    if table.ndim != _AXES or table.shape[-1] != _NUMBERS or table.shape[0] == 0:
-        raise ValueError(f"counts need the shape (windows, columns, 4), not {table.shape}")
-    n, k = table[..., 0::2], table[..., 1::2]
-    is_sound = (k >= 0) & (n >= np.minimum(k, _SMALLEST)) & (n + k < math.inf)
-    if not is_sound.all():
-        for row in table.reshape(-1, _NUMBERS).tolist():
-            Sample(*row)  # says what is wrong with the first that is
-    return table
-
-
-def _tempered_sum(logs: Array, dispersion: float) -> Array:
-    """The sum over the first axis, windows, divided by the dispersion."""
+def _tempered_sum(logs: Array, dispersion: float) -> tuple[float, ...]:
+    """The sum over windows, the first axis, divided by the dispersion."""
     if not (math.isfinite(dispersion) and dispersion >= 1):
         raise ValueError(f"dispersion must be a finite number >= 1, not {dispersion}")
-    return np.asarray(logs.sum(axis=0) / dispersion)
+    return tuple((logs.sum(axis=0) / dispersion).tolist())
 
 
 def _oriented(counts: ArrayLike, *, lower_is_worse: bool) -> Array:
