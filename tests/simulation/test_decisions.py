@@ -13,6 +13,7 @@ from modelrollout.api.presets import TOLERANCE
 from modelrollout.core.facts import as_seconds
 from modelrollout.simulation.exports import ERRORS, REQUESTS, Site
 from modelrollout.simulation.rollout import CREATED, Decision, Simulation, simulate
+from modelrollout.simulation.summary import results_of
 from modelrollout.stats import counts
 from simulation.worlds import (
     CANDIDATE,
@@ -270,6 +271,13 @@ def test_the_same_seed_is_the_same_world():
     world = a_world(candidate=LESS_ACCURATE)
     assert simulate(MANIFEST, world, 7) == simulate(MANIFEST, world, 7)
     assert simulate(MANIFEST, world, 7) != simulate(MANIFEST, world, 8)
+
+
+def test_more_runs_begin_with_the_same_ones():
+    given = {"seed": 5, "jobs": 1}
+    few, many = (list(results_of(MANIFEST, a_world(), runs=runs, **given)) for runs in (2, 3))
+    assert many[:2] == few
+    assert len(set(many)) == 3
 
 
 @pytest.mark.parametrize("candidate", [{}, MORE_ERRORS])
