@@ -2,7 +2,9 @@
 
     POST /predictions  [{"id": "a", "version": "v1", "predicted": 3}, ...]
     POST /labels       [{"id": "a", "label": 3}, ...]
-    GET  /metrics      predictions_judged_total{version}, predictions_wrong_total{version}
+    GET  /metrics      predictions_judged_total{version, digit}, predictions_wrong_total{...}
+
+`digit` is the label: what the picture showed, whatever was predicted.
 
 The two halves of a pair may come in either order. A half whose other half does not come within
 TTL_SECONDS, or that is the oldest of more than CAPACITY, is dropped and counted.
@@ -20,6 +22,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from workloads.web import metrics_page, serve
+
+DIGITS = range(10)
 
 Half = TypeVar("Half")
 
@@ -61,19 +65,21 @@ class Feedback:
         self.predictions: Waiting[Prediction] = Waiting(capacity, ttl_seconds)
         self.labels: Waiting[int] = Waiting(capacity, ttl_seconds)
         self.registry = CollectorRegistry()
-        self.judged = self.counter("predictions_judged", "Predictions whose label came.", "version")
-        self.wrong = self.counter("predictions_wrong", "Judged predictions not right.", "version")
+        by = ("version", "digit")
+        self.judged = self.counter("predictions_judged", "Predictions whose label came.", *by)
+        self.wrong = self.counter("predictions_wrong", "Judged predictions not right.", *by)
         self.dropped = self.counter("feedback_dropped", "Halves that found no other half.", "half")
         for half in ("prediction", "label"):
             self.dropped.labels(half)
 
-    def counter(self, name: str, text: str, label: str) -> Counter:
-        return Counter(name, text, [label], registry=self.registry)
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
 
     def predict(self, identity: str, prediction: Prediction, now: float) -> None:
-        # Both are born at zero when a version is first seen, so that no rise from zero is missed.
-        self.judged.labels(prediction.version)
-        self.wrong.labels(prediction.version)
+        # All are born at zero when a version is first seen, so that no rise from zero is missed.
+        for digit in DIGITS:
+            self.judged.labels(prediction.version, digit)
+            self.wrong.labels(prediction.version, digit)
         label = self.labels.take(identity)
         if label is None:
             dropped = self.predictions.add(identity, prediction, now)
@@ -89,9 +95,9 @@ class Feedback:
             self.judge(prediction, label)
 
     def judge(self, prediction: Prediction, label: int) -> None:
-        self.judged.labels(prediction.version).inc()
+        self.judged.labels(prediction.version, label).inc()
         if prediction.predicted != label:
-            self.wrong.labels(prediction.version).inc()
+            self.wrong.labels(prediction.version, label).inc()
 
     async def take_predictions(self, request: web.Request) -> web.Response:
         batch = await batch_of(request, {"id": str, "version": str, "predicted": int})

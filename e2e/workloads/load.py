@@ -50,6 +50,8 @@ class Options:
     seconds: float
     requests: int
     timeout_seconds: float
+    users: int
+    """So many users share the requests, each with a header x-user-id; 0: nobody says who it is."""
 
 
 class Counts:
@@ -201,6 +203,8 @@ class LoadGenerator:
         headers = {"Content-Type": "application/json", "x-request-id": identity}
         if self.options.host:
             headers["Host"] = self.options.host
+        if self.options.users:
+            headers["x-user-id"] = f"user-{self.source.randrange(self.options.users)}"
         try:
             async with self.session.post(
                 self.options.url, data=self.bodies[index], headers=headers
@@ -349,6 +353,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=600.0, help="stop after so many (at most 3600)")
     add("--requests", type=int, default=200_000, help="stop after so many (at most 1000000)")
     add("--timeout", dest="timeout_seconds", type=float, default=10.0, help="seconds")
+    add("--users", type=int, default=0, help="send x-user-id, of so many users (0: do not)")
     add("--feedback", default="", help="URL of the feedback exporter")
     add("--label-delay", type=float, default=2.0, help="seconds from a prediction to its label")
     add("--digits", type=Path, help="JSON file of workloads.digits; else from scikit-learn")

@@ -2,12 +2,13 @@
 
 It speaks the Open Inference Protocol v2 for one model, `digits`, on HTTP_PORT, and has no model: the
 request says which digit it shows (`parameters.digit`), and the answer is that digit with probability
-`accuracy`, else another one. METRICS_PORT has /metrics, and /control, where GET shows and PUT changes
-the behaviour while it runs. `crashAfterSeconds` ends the process at once and without a goodbye.
+`accuracy`, else another one, with a confidence that has nothing to do with that. METRICS_PORT has
+/metrics, and /control, where GET shows and PUT changes the behaviour while it runs.
+`crashAfterSeconds` ends the process at once and without a goodbye.
 
 The environment sets the behaviour at the start: ERROR_RATE, LATENCY_MEDIAN_SECONDS, LATENCY_SIGMA,
-TAIL_SHARE, TAIL_SECONDS, ACCURACY, READY_DELAY_SECONDS, CRASH_AFTER_SECONDS; MODEL_VERSION names the
-version, and SEED makes a run repeatable.
+TAIL_SHARE, TAIL_SECONDS, ACCURACY, WEAK_DIGIT, WEAK_ACCURACY, CONFIDENCE, READY_DELAY_SECONDS,
+CRASH_AFTER_SECONDS; MODEL_VERSION names the version, and SEED makes a run repeatable.
 """
 
 import asyncio
@@ -20,13 +21,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
 from workloads.web import metrics_page, serve
 
 MODEL = "digits"
 CLASSES = 10
 CRASH_EXIT_CODE = 70
+CONFIDENCE_CONCENTRATION = 20
+"""Of the beta distribution: the larger, the nearer single confidences lie to their mean."""
 BUCKETS_SECONDS = (
     *(0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0),
@@ -35,7 +38,10 @@ BUCKETS_SECONDS = (
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Shares are from 0 to 1; the body of the latency is lognormal."""
+    """Shares are from 0 to 1; the body of the latency is lognormal, confidence is beta-distributed.
+
+    `weak_digit` has an accuracy of its own, `weak_accuracy`.
+    """
 
     error_rate: float = 0.0
     latency_median_seconds: float = 0.002
@@ -43,11 +49,14 @@ class Behaviour:
     tail_share: float = 0.0
     tail_seconds: float = 0.0
     accuracy: float = 0.97
+    weak_digit: float | None = None
+    weak_accuracy: float = 0.5
+    confidence: float = 0.9
     ready_delay_seconds: float = 0.0
     crash_after_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("error_rate", "tail_share", "accuracy"):
+        for name in ("error_rate", "tail_share", "accuracy", "weak_accuracy"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share: from 0 to 1, not {getattr(self, name)}")
         for name, value in asdict(self).items():
@@ -55,6 +64,10 @@ class Behaviour:
                 raise ValueError(f"{name} is {value}, below zero or not finite")
         if self.latency_median_seconds == 0:
             raise ValueError("latency_median_seconds must be above zero")
+        if self.weak_digit is not None and self.weak_digit not in range(CLASSES):
+            raise ValueError(f"weak_digit is a digit, not {self.weak_digit}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is a mean between 0 and 1, not {self.confidence}")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Behaviour":
@@ -67,7 +80,7 @@ class Behaviour:
         for key, value in flattened(wish).items():
             if key not in self.message():
                 raise ValueError(f"{key} is not known; known are {', '.join(self.message())}")
-            absent = value is None and key == "crashAfterSeconds"
+            absent = value is None and key in {"crashAfterSeconds", "weakDigit"}
             if not absent and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ValueError(f"{key} must be a number, not {value!r}")
             values[snake_case(key)] = value
@@ -81,9 +94,16 @@ class Behaviour:
         return body + (self.tail_seconds if source.random() < self.tail_share else 0.0)
 
     def draw_digit(self, truth: int, source: random.Random) -> int:
-        if source.random() < self.accuracy:
+        accuracy = self.weak_accuracy if truth == self.weak_digit else self.accuracy
+        if source.random() < accuracy:
             return truth
         return (truth + source.randrange(1, CLASSES)) % CLASSES
+
+    def draw_confidence(self, source: random.Random) -> float:
+        mean = self.confidence
+        return source.betavariate(
+            CONFIDENCE_CONCENTRATION * mean, CONFIDENCE_CONCENTRATION * (1 - mean)
+        )
 
 
 def flattened(wish: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +141,9 @@ class ModelServer:
             buckets=BUCKETS_SECONDS,
             registry=self.registry,
         )
+        self.confidence = Summary(
+            "model_confidence", "Confidence of the answers given.", registry=self.registry
+        )
         self.behave(behaviour)
 
     def behave(self, behaviour: Behaviour) -> None:
@@ -156,12 +179,16 @@ class ModelServer:
 
     def inference(self, identity: str, truth: int) -> dict[str, Any]:
         predicted = self.behaviour.draw_digit(truth, self.source)
-        output = {"name": "predict", "shape": [1, 1], "datatype": "INT64", "data": [predicted]}
+        confidence = self.behaviour.draw_confidence(self.source)
+        self.confidence.observe(confidence)
         return {
             "model_name": MODEL,
             "model_version": self.version,
             "id": identity,
-            "outputs": [output],
+            "outputs": [
+                tensor("predict", "INT64", predicted),
+                tensor("confidence", "FP64", confidence),
+            ],
         }
 
     async def ready(self, _: web.Request) -> web.Response:
@@ -205,6 +232,10 @@ class ModelServer:
             ]
         )
         return application
+
+
+def tensor(name: str, datatype: str, value: float) -> dict[str, Any]:
+    return {"name": name, "shape": [1, 1], "datatype": datatype, "data": [value]}
 
 
 def refusal(status: int, sentence: str) -> web.Response:

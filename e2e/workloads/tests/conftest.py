@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from workloads.digits import Digits
 
@@ -38,9 +39,24 @@ class Server:
 
     def metric(self, sample: str) -> float | None:
         """The value of a sample, written as on the page: name{label="value"}."""
-        page = requests.get(f"{self.private_url}/metrics", timeout=5).text
-        found = re.search(rf"^{re.escape(sample)} (\S+)$", page, re.MULTILINE)
+        found = re.search(rf"^{re.escape(sample)} (\S+)$", self.page(), re.MULTILINE)
         return float(found[1]) if found else None
+
+    def summed(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels, whatever others they have."""
+        samples = (
+            sample
+            for family in text_string_to_metric_families(self.page())
+            for sample in family.samples
+        )
+        return sum(
+            each.value
+            for each in samples
+            if each.name == name and labels.items() <= each.labels.items()
+        )
+
+    def page(self) -> str:
+        return requests.get(f"{self.private_url}/metrics", timeout=5).text
 
 
 def free_port() -> int:

@@ -1,7 +1,9 @@
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import requests
@@ -79,8 +81,30 @@ def test_feedback_judges_every_prediction(
         until(lambda: len(load.records()) >= 300)
         records = load.stop()
     wrong = sum(record.correct is False for record in records)
-    assert feedback.metric('predictions_judged_total{version="v9"}') == len(records)
-    assert feedback.metric('predictions_wrong_total{version="v9"}') == wrong > 0
+    assert feedback.summed("predictions_judged_total", version="v9") == len(records)
+    assert feedback.summed("predictions_wrong_total", version="v9") == wrong > 0
+
+
+def test_users_share_the_requests_and_say_who_they_are(digits_file: Path, tmp_path: Path) -> None:
+    seen: list[str | None] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.headers["x-user-id"])
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        bounds = {"rate": 500, "requests": 100, "options": ["--users=3"]}
+        with Load.start(url, digits=digits_file, directory=tmp_path, **bounds) as load:
+            until(lambda: not load.is_running, seconds=20)
+        server.shutdown()
+    assert len(seen) == 100
+    assert set(seen) == {"user-0", "user-1", "user-2"}
 
 
 def test_stats_can_be_read_while_it_runs(model: Server, digits_file: Path, tmp_path: Path) -> None:

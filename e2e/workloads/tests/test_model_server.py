@@ -37,6 +37,23 @@ def test_tail_is_added_to_its_share_of_requests(model: Server) -> None:
     assert model.metric('model_request_duration_seconds_bucket{le="0.15"}') == 0
 
 
+def test_a_weak_digit_has_an_accuracy_of_its_own(model: Server) -> None:
+    model.control(accuracy=1, weakDigit=7, weakAccuracy=0)
+    answers = {digit: infer(model, digit).json()["outputs"][0]["data"][0] for digit in range(10)}
+    assert [digit for digit, answer in answers.items() if answer != digit] == [7]
+    model.control(weakDigit=None)
+    assert infer(model, digit=7).json()["outputs"][0]["data"] == [7]
+
+
+def test_confidence_has_the_mean_that_was_set_and_is_exported(model: Server) -> None:
+    model.control(confidence=0.7)
+    told = [infer(model).json()["outputs"][1]["data"][0] for _ in range(100)]
+    # Five standard deviations of the mean of a hundred.
+    assert sum(told) / 100 == pytest.approx(0.7, abs=0.05)
+    assert model.metric("model_confidence_count") == 100
+    assert model.metric("model_confidence_sum") == pytest.approx(sum(told))
+
+
 def test_latency_has_the_median_that_was_set(model: Server) -> None:
     model.control(latencySeconds={"median": 0.02, "sigma": 0.1})
     times = sorted(infer(model).elapsed.total_seconds() for _ in range(31))
@@ -77,6 +94,9 @@ def test_finishes_the_request_under_way_when_asked_to_end(model: Server) -> None
     [
         {"errorRate": 1.5},
         {"accuracy": "high"},
+        {"weakDigit": 10},
+        {"weakDigit": 2.5},
+        {"confidence": 1},
         {"tailSeconds": -1},
         {"latencySeconds": {"mean": 1}},
         {"crash": True},
