@@ -32,6 +32,10 @@ HISTORY_SECONDS = 1800.0
 HISTORY_WINDOWS = 60
 """At least so many windows, where they are wide; up to the most seconds."""
 MOST_HISTORY_SECONDS = 21_600.0
+PART_SECONDS = 180.0
+"""Of the history, in one question."""
+HISTORY_TIMEOUT = 5.0
+"""Of the time that a pass has for its metrics."""
 METRICS_SECONDS = 10.0
 """All the time that a pass has for its metrics, however many guardrails there are."""
 LATE = f"Prometheus did not answer within {METRICS_SECONDS:g} s."
@@ -172,19 +176,23 @@ async def _stable_histogram(
 
 
 async def _history(query: Query, grid: Grid, source: MetricSource) -> tuple[Counts, ...]:
-    """Stable's windows before the step: the reading of stable against itself."""
+    """
+    Stable's windows before the step: the reading of stable against itself, the newest part first.
+
+    As much as there is time for: bursts that are not known are better than a rollout that waits.
+    """
     span = min(max(HISTORY_SECONDS, HISTORY_WINDOWS * grid.width), MOST_HISTORY_SECONDS)
-    start = grid.start - span // grid.width * grid.width
+    part = max(PART_SECONDS, grid.width) // grid.width * grid.width
     query = replace(query, candidate=query.stable, slice_label="")
     found: list[Counts] = []
-    watermark = start
-    while watermark < grid.start:
-        part = Grid(start=start, width=grid.width, watermark=watermark)
-        reading = await source.read(query, part, grid.start)
-        found += [each.stable for each in reading.windows]
-        if reading.watermark <= watermark:
-            break
-        watermark = reading.watermark
+    end = grid.start
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HISTORY_TIMEOUT):
+            while end > grid.start - span:
+                earlier = Grid(start=end - part, width=grid.width, watermark=end - part)
+                reading = await source.read(query, earlier, end)
+                found = [each.stable for each in reading.windows] + found
+                end -= part
     return tuple(found)
 
 

@@ -170,7 +170,11 @@ class Prometheus:
         if until <= since:
             return Reading(watermark=grid.watermark)
         # One after the other: `snapshot` needs to know which answer is the older one.
-        found = [self._answer(query, grid, selector, since, until) for selector in _selected(query)]
+        selectors = _selected(query)
+        asked = {  # stable against itself is one question
+            each: self._answer(query, grid, each, since, until) for each in dict.fromkeys(selectors)
+        }
+        found = [asked[each] for each in selectors]
         answers = windows.snapshot(*(each.series for each in found))
         before = [
             self._before(query, each, since) if windows.has_newcomers(grid, answer) else ()

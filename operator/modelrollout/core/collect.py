@@ -30,6 +30,13 @@ ENOUGH_TO_CHOOSE = 200
 """Requests of stable from which its quantiles are placed well enough to choose thresholds."""
 COMMON = 0.5
 """Above this share of requests an event is the common outcome, and the others are counted."""
+WIDEST_BURST = 2
+"""
+Windows that a burst is looked for in.
+
+In wider ones a base rate that only swings looks like bursts, although it moves both versions alike:
+one that swings by 80 % in two minutes would slow a decision 30 to 90 times.
+"""
 DIGITS = 6
 """Of the logs that are stored: rounding loses less than any window brings."""
 
@@ -180,7 +187,8 @@ def _dispersion(measure: Measure, checkpoint: GuardrailCheckpoint, past: Past) -
     return tuple(
         round(
             dispersion.dispersion(
-                [_outcomes(measure, checkpoint, each, stable) for each in past.windows]
+                [_outcomes(measure, checkpoint, each, stable) for each in past.windows],
+                widest=WIDEST_BURST,
             ),
             3,
         )
