@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chi2_contingency, mannwhitneyu, norm
 
-from bench.decision_quality import kayenta, measure, methods, report
+from bench.decision_quality import kayenta, measure, methods, report, whole
 from bench.decision_quality.methods import ENGINE, ORACLE
 from bench.decision_quality.worlds import (
     ALPHA,
@@ -405,3 +405,19 @@ def test_promotions_are_the_operators_safety():
     assert found.limit == pytest.approx(1044, rel=1e-3)
     assert found.undecided == 0
     assert 0.5 * found.limit < found.median < 2 * found.limit
+
+
+def test_the_whole_operator_decides_as_the_windows_do():
+    found = whole.by_the_operator(12)
+    limit = Errors(name="", ratio=2.0).limit()
+    assert found.missed == 0
+    # Of 12 runs a median is a rough number: 1.26 times the limit in thousands of them.
+    assert 0.5 * limit < found.median < 3 * limit
+
+
+def test_the_small_tables_have_a_column_for_each_method(short_rows):
+    lines, _ = short_rows
+    text = list(report.summaries(lines))
+    assert all(line.count("|") == len(report.COLUMNS) + 2 for line in text if line)
+    assert sum(line.startswith("| short |") for line in text) == 2
+    assert set(report.COLUMNS) <= {line.method for line in lines}

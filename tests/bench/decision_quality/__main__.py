@@ -1,7 +1,7 @@
 """
 How well rollouts are decided: this engine and the rules that people use, in the same worlds.
 
-    PYTHONPATH=tests python -m bench.decision_quality [--runs N] [--only WORLD] [--json FILE]
+    PYTHONPATH=tests python -m bench.decision_quality [--runs N] [--only WORLD] [--whole N] [--json FILE]
 
 Every method sees the same seeded requests, window by window. The engine is computed by the
 operator's own functions (`stats.counts`, `stats.histograms`, `stats.dispersion`), for many runs
@@ -20,6 +20,7 @@ from typing import Any
 
 from bench.decision_quality import measure, report
 from bench.decision_quality.measure import Promotion, Row
+from bench.decision_quality.whole import WORLD, by_the_operator
 from bench.decision_quality.worlds import ALPHA, WORLDS
 
 PROMOTIONS = "promotions"
@@ -30,6 +31,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=report.ENOUGH_RUNS)
     parser.add_argument(
         "--only", default="", help=f"worlds whose name has this in it, or '{PROMOTIONS}'"
+    )
+    parser.add_argument(
+        "--whole", type=int, default=300, help=f"rollouts by the whole operator in '{WORLD}'"
     )
     parser.add_argument("--json", type=Path, help="write all figures there as well")
     chosen = parser.parse_args()
@@ -43,15 +47,19 @@ def main() -> None:
     promotions: list[Promotion] = []
     if chosen.only in PROMOTIONS:
         promotions = list(measure.promotions(chosen.runs))
+    is_told = chosen.whole > 0 and any(each.name == WORLD for each in worlds)
+    whole = by_the_operator(chosen.whole) if is_told else None
     bars = list(report.bars(rows, equal, promotions))
     print(
         f"{chosen.runs:,} runs of each world with equal versions, and as many with a worse"
         f" candidate; seed {measure.SEED}; nominal rate of false decisions {ALPHA:.0%}."
     )
     for lines in (
+        report.summaries(rows) if rows else (),
         report.table(rows) if rows else (),
         report.promotion_table(promotions) if promotions else (),
         report.bar_lines(bars),
+        [report.whole_line(whole, rows)] if whole else (),
     ):
         print("", *lines, sep="\n")
     if chosen.json:
@@ -61,6 +69,7 @@ def main() -> None:
             "alpha": ALPHA,
             "rows": [asdict(each) | {"ratio": each.ratio} for each in rows],
             "promotions": [asdict(each) for each in promotions],
+            "whole": asdict(whole) if whole else None,
             "bars": [asdict(each) for each in bars],
         }
         chosen.json.write_text(json.dumps(_finite(figures), indent=1) + "\n")

@@ -32,7 +32,8 @@ Looks: TypeAlias = NDArray[np.int64]
 Method: TypeAlias = Callable[[Batch], Looks]
 
 ENGINE = "this engine"
-ENGINE_MEAN = "confidence sequence, window means"
+WINDOW_MEANS = "confidence sequence, window means"
+KAYENTA = "Mann-Whitney, Kayenta's judge"
 ORACLE = "oracle: SPRT that knows both rates"
 
 FLAGGER_FAILURES = 5
@@ -60,13 +61,13 @@ def methods_of(world: Errors | Latencies) -> dict[str, Method]:
     ):
         names[name] = threshold(world, length, failures)
     if isinstance(world, Errors):
-        names["Mann-Whitney, Kayenta's judge"] = mann_whitney(windows, failure_rate)
+        names[KAYENTA] = mann_whitney(windows, failure_rate)
     else:
-        names["Mann-Whitney, Kayenta's judge, mean"] = mann_whitney(windows, mean_seconds)
-        names["Mann-Whitney, Kayenta's judge, p99"] = mann_whitney(windows, p99)
+        names[KAYENTA] = mann_whitney(windows, mean_seconds)
+        names[f"{KAYENTA}, of p99"] = mann_whitney(windows, p99)
     names["z-test at each look"] = z_test
     names["confidence sequence, requests"] = confidence_sequence
-    names[ENGINE_MEAN] = lambda batch: first(log_harm_of_means(batch) >= math.log(1 / ALPHA))
+    names[WINDOW_MEANS] = lambda batch: first(log_harm_of_means(batch) >= math.log(1 / ALPHA))
     return names
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from bench.decision_quality.measure import STRICT_ALPHA, Outcome, Promotion, Row
-from bench.decision_quality.methods import ENGINE
+from bench.decision_quality.methods import ENGINE, KAYENTA, ORACLE, WINDOW_MEANS
+from bench.decision_quality.whole import WORLD, Whole
 from bench.decision_quality.worlds import ALPHA
 from modelrollout.stats.counts import Bound
 
@@ -32,6 +33,17 @@ HEADING = (
     "bad answers",
     "x limit",
 )
+COLUMNS = {
+    ENGINE: "engine",
+    "threshold, Flagger's settings": "Flagger",
+    "threshold, Argo's settings": "Argo",
+    KAYENTA: "Kayenta",
+    "z-test at each look": "z-test",
+    "confidence sequence, requests": "CS, requests",
+    WINDOW_MEANS: "CS, means",
+    ORACLE: "oracle",
+}
+"""Short names; Kayenta's judge looks at a latency's mean."""
 PROMOTION_HEADING = (
     "margin",
     "promoted though on the margin (at most)",
@@ -64,15 +76,32 @@ def table(rows: Iterable[Row]) -> Iterator[str]:
             row.method,
             f"{_percent(row.false)} ({_percent(row.false_at_most)})",
             _percent(row.missed),
-            _speed(row, row.median),
+            _speed(row),
             _number(row.p95),
             _number(row.bad),
             f"{row.ratio:.2f}" if math.isfinite(row.ratio) else "",
         )
 
 
-def _speed(row: Row, value: float) -> str:
-    text = _number(value)
+def summaries(rows: Sequence[Row]) -> Iterator[str]:
+    """Two small tables with a column for each method: false decisions, and median requests."""
+    worlds = list(dict.fromkeys(row.world for row in rows))
+    named = {(row.world, row.method): row for row in rows}
+    for title, cell in (("false decisions", _false), ("median requests", _speed)):
+        yield from _heading((title, *COLUMNS.values()))
+        for world in worlds:
+            found = [named.get((world, method)) for method in COLUMNS]
+            yield _line(world, *(cell(row) if row else "" for row in found))
+        yield ""
+
+
+def _false(row: Row) -> str:
+    return _percent(row.false)
+
+
+def _speed(row: Row) -> str:
+    """In brackets where the method does not hold its rate, bold where it is faster and does."""
+    text = _number(row.median)
     if row.is_faster:
         return f"**{text}**"
     return text if row.holds else f"({text})"
@@ -90,6 +119,16 @@ def promotion_table(promotions: Iterable[Promotion]) -> Iterator[str]:
             _number(each.p95),
             f"{each.median / each.limit:.2f}",
         )
+
+
+def whole_line(found: Whole, rows: Sequence[Row]) -> str:
+    """What the whole operator did in one of the worlds, beside its line of the table."""
+    row = next(each for each in rows if each.world == WORLD and each.method == ENGINE)
+    return (
+        f"The whole operator in '{WORLD}', {found.runs} rollouts: {_percent(found.missed)} missed,"
+        f" median {_number(found.median)}, 95 % {_number(found.p95)};"
+        f" by windows {_percent(row.missed)}, {_number(row.median)}, {_number(row.p95)}."
+    )
 
 
 def bars(rows: Sequence[Row], equal: Equals, promotions: Sequence[Promotion]) -> Iterator[Bar]:
