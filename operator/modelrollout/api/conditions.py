@@ -73,8 +73,16 @@ Told = tuple[Type, ConditionStatus, Reason, str]
 """Type, status, reason and message of a condition."""
 
 
-def condition(told: Told, generation: int, now: str) -> Condition:
-    """A condition as of now (RFC 3339) for a generation of the spec."""
+def conditions_of(
+    told: Iterable[Told], old: Iterable[Condition], generation: int, now: str
+) -> tuple[Condition, ...]:
+    """The conditions as of now (RFC 3339) for a generation of the spec."""
+    before = {each.type: each for each in old}
+    return tuple(_condition(each, before.get(each[0]), generation, now) for each in told)
+
+
+def _condition(told: Told, old: Condition | None, generation: int, now: str) -> Condition:
+    """It keeps its old time when its status did not flip."""
     kind, status, reason, message = told
     return Condition(
         type=kind,
@@ -82,17 +90,5 @@ def condition(told: Told, generation: int, now: str) -> Condition:
         reason=reason,
         message=message[:4096],
         observed_generation=generation,
-        last_transition_time=now,
+        last_transition_time=old.last_transition_time if old and old.status is status else now,
     )
-
-
-def merged(old: Iterable[Condition], new: Iterable[Condition]) -> tuple[Condition, ...]:
-    """The new conditions, each with its old time when its status did not flip."""
-    before = {each.type: each for each in old}
-    return tuple(_keep_time(before.get(each.type), each) for each in new)
-
-
-def _keep_time(old: Condition | None, new: Condition) -> Condition:
-    if old is None or old.status is not new.status:
-        return new
-    return new.model_copy(update={"last_transition_time": old.last_transition_time})

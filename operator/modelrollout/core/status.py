@@ -52,7 +52,6 @@ def described(
         _promoted(outcome),
         _route_synced(seen, is_settled=is_settled),
     ]
-    new = tuple(conditions.condition(each, rollout.generation, now) for each in told)
     step = facts.step
     return facts.model_copy(
         update={
@@ -61,7 +60,9 @@ def described(
             "reason": outcome.message[:1024],
             "step_text": None if step is None else f"{step + 1}/{facts.steps}",
             "verdict": outcome.verdict or facts.verdict,
-            "conditions": conditions.merged(rollout.status.conditions, new),
+            "conditions": conditions.conditions_of(
+                told, rollout.status.conditions, rollout.generation, now
+            ),
         }
     )
 

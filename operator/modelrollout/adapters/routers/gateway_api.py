@@ -344,6 +344,8 @@ def is_ours(live: Object) -> bool:
 
 def is_within(wanted: Any, live: Any) -> bool:
     """Everything wanted is in the live object; what the API server defaulted does not matter."""
+    if wanted == live:
+        return True
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
             key in live and is_within(value, live[key]) for key, value in wanted.items()
@@ -354,7 +356,7 @@ def is_within(wanted: Any, live: Any) -> bool:
             and len(wanted) == len(live)
             and all(is_within(one, other) for one, other in zip(wanted, live, strict=True))
         )
-    return bool(wanted == live)
+    return False
 
 
 # --- pure: reading back -------------------------------------------------------------------
