@@ -7,16 +7,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelrollout.stats.dispersion import DOUBT, LEAST_PAIRS, LEAST_WIDE, WIDEST, dispersion
+from modelrollout.stats.dispersion import (
+    DOUBT,
+    LEAST_PAIRS,
+    LEAST_WIDE,
+    dispersion,
+    dispersion_of_halves,
+)
 
 exposures = st.one_of(st.just(0.0), st.floats(1e-3, 1e4))
 histories = st.lists(st.tuples(exposures, st.floats(0, 1e4)), max_size=130)
+halved = st.lists(
+    st.tuples(exposures, st.floats(0, 1e4), exposures, st.floats(0, 1e4)), max_size=130
+)
+either = st.one_of(
+    st.tuples(st.just(dispersion), histories), st.tuples(st.just(dispersion_of_halves), halved)
+)
 calm_or_not = st.lists(st.integers(0, 40), min_size=LEAST_PAIRS + 1, max_size=130)
 
 
-@given(histories)
-def test_dispersion_is_finite_and_at_least_one(windows):
-    assert 1 <= dispersion(windows, widest=1) <= dispersion(windows) < math.inf
+def nearly(found, again):
+    """An estimate on the edge of doubt may fall to either side of it by rounding."""
+    return again == pytest.approx(found, rel=1e-6) or 1.0 in (found, again)
+
+
+@given(either)
+def test_dispersion_is_finite_and_at_least_one(problem):
+    function, windows = problem
+    assert 1 <= function(windows, widest=1) <= function(windows, widest=16) < math.inf
 
 
 @given(calm_or_not, st.floats(0, 3))
@@ -35,30 +53,49 @@ def test_at_one_width_it_is_the_mean_square_of_successive_differences(events, ca
     assert found == pytest.approx(expected)
 
 
-@given(histories)
-def test_it_is_the_largest_over_windows_that_are_added_together(windows):
-    found, width = [dispersion(windows, widest=1)], 2
-    while width <= WIDEST and len(windows) // width >= LEAST_WIDE:
+@given(st.lists(st.tuples(*[st.integers(0, 40)] * 2), min_size=LEAST_PAIRS + 1, max_size=130))
+def test_of_equal_halves_it_is_that_of_their_difference_by_numpy(events):
+    k, j = np.array(events, dtype=float).T
+    squares, sums = np.diff(k - j) ** 2, (k + j)[1:] + (k + j)[:-1]
+    used = sums > 0
+    expected = 1.0
+    if used.sum() >= LEAST_PAIRS:
+        ratio = squares.sum() / sums.sum()
+        if ratio > 1 + DOUBT * math.sqrt(3 / used.sum()):
+            expected = ratio
+    found = dispersion_of_halves([(9.0, a, 9.0, b) for a, b in events], caution=0, widest=1)
+    assert found == pytest.approx(expected)
+
+
+@given(either, st.sampled_from((2, 7, 16)))
+def test_it_is_the_largest_over_windows_that_are_added_together(problem, widest):
+    function, windows = problem
+    found, width = [function(windows, widest=1)], 2
+    while width <= widest and len(windows) // width >= LEAST_WIDE:
         parts = [windows[i : i + width] for i in range(0, len(windows) - width + 1, width)]
         wide = [tuple(map(math.fsum, zip(*part, strict=True))) for part in parts]
-        found.append(dispersion(wide, widest=1))
+        found.append(function(wide, widest=1))
         width *= 2
-    assert dispersion(windows) == pytest.approx(max(found))
+    assert nearly(function(windows, widest=widest), max(found))
 
 
-@given(histories, st.floats(0.01, 100))
-def test_the_unit_of_exposure_does_not_matter(windows, unit):
-    scaled = [(n * unit, k) for n, k in windows]
-    found, again = dispersion(windows, caution=0), dispersion(scaled, caution=0)
-    # An estimate on the edge of doubt may fall to either side of it by rounding.
-    assert again == pytest.approx(found, rel=1e-6) or 1.0 in (found, again)
+@given(either, st.floats(0.01, 100))
+def test_the_unit_of_exposure_does_not_matter(problem, unit):
+    function, windows = problem
+    scaled = [tuple(x * (1 if i % 2 else unit) for i, x in enumerate(w)) for w in windows]
+    assert nearly(function(windows, caution=0, widest=1), function(scaled, caution=0, widest=1))
 
 
-@given(histories)
-def test_time_may_run_backwards(windows):
-    found = dispersion(windows, widest=1)
-    again = dispersion(windows[::-1], widest=1)
-    assert again == pytest.approx(found, rel=1e-6) or 1.0 in (found, again)
+@given(either)
+def test_time_may_run_backwards(problem):
+    function, windows = problem
+    assert nearly(function(windows, widest=1), function(windows[::-1], widest=1))
+
+
+@given(halved)
+def test_halves_have_no_order(windows):
+    turned = [(m, j, n, k) for n, k, m, j in windows]
+    assert nearly(dispersion_of_halves(windows), dispersion_of_halves(turned))
 
 
 @given(calm_or_not, st.integers(2, 9))

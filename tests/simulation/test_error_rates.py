@@ -17,7 +17,7 @@ from scipy.stats import beta, lognorm, norm
 
 from modelrollout.stats.combine import log_with_slices
 from modelrollout.stats.counts import Bound, log_harm_of, log_mixture_of, log_safety_of
-from modelrollout.stats.dispersion import WIDEST, dispersion
+from modelrollout.stats.dispersion import dispersion, dispersion_of_halves
 from modelrollout.stats.histograms import choose_quantile
 
 ALPHA = 0.05
@@ -194,30 +194,51 @@ def test_bursts_are_held_by_tempering_and_only_by_tempering(runs):
     assert np.isfinite(plain).mean() > 0.25
 
 
-def measured_dispersion(world, runs, *, seconds=3600, widest=WIDEST):
-    """What the hour before said of each run, as the operator measures it."""
-    past = windows(replace(world, seconds=seconds), runs, 20260414)
-    stable = np.stack([counts[:, :2] for counts in past], axis=1).tolist()
-    return np.array([dispersion([*map(tuple, run)], widest=widest) for run in stable])
+def measured_dispersion(world, runs):
+    """(of stable, of its halves): what the hour before said of each run."""
+    past = windows(replace(world, weight=0.5, seconds=3600), runs, 20260414)
+    halves = np.stack([*past], axis=1)
+    whole = halves[..., :2] + halves[..., 2:]
+    return np.array(
+        [
+            [function([*map(tuple, run)]) for run in table.tolist()]
+            for function, table in ((dispersion, whole), (dispersion_of_halves, halves))
+        ]
+    )
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.001])
 @pytest.mark.parametrize("lasts", [0.0, 5.0, 20.0])
 def test_bursts_are_held_by_what_the_hour_before_has_shown(lasts, rate):
     world = World(stable=rate, candidate=rate, burst=3.0, lasts=lasts)
-    measured = measured_dispersion(world, 1000)
-    assert (
-        upper_limit(requests_until(log_harm_of, world, Bound(1.0), 1000, dispersion=measured))
-        <= ALPHA
-    )
+    measured = measured_dispersion(world, 1000).max(axis=0)
+    alarms = requests_until(log_harm_of, world, Bound(1.0), 1000, dispersion=measured)
+    assert upper_limit(alarms) <= ALPHA
 
 
-def test_windows_that_are_shorter_than_a_burst_do_not_show_it():
-    """Why dispersion is measured at several widths: at that of the windows it would not hold."""
-    world = World(burst=3.0, lasts=20.0)
-    measured = measured_dispersion(world, 300, widest=1)
-    alarms = requests_until(log_harm_of, world, Bound(1.0), 300, dispersion=measured)
-    assert np.isfinite(alarms).mean() > 0.25
+def test_without_halves_bursts_that_last_longer_than_two_windows_are_not_held():
+    """And windows that are as long as the bursts are: what to do where there are no halves."""
+    narrow = World(burst=3.0, lasts=20.0)
+    wide = replace(narrow, width=20)
+    shares = {}
+    for world in (narrow, wide):
+        measured, _ = measured_dispersion(world, 500)
+        decided = requests_until(log_harm_of, world, Bound(1.0), 500, dispersion=measured)
+        shares[world.width] = np.isfinite(decided).mean()
+    assert shares[5] > 0.15
+    assert shares[20] <= ALPHA
+
+
+def swinging_rate(second):
+    """1 %, up and down by 80 % in two minutes."""
+    return 0.01 * (1 + 0.8 * math.sin(2 * math.pi * second / 120))
+
+
+def test_a_base_rate_that_swings_is_not_tempered_and_need_not_be():
+    world = World(stable=swinging_rate, candidate=swinging_rate)
+    measured = measured_dispersion(world, 1000).max(axis=0)
+    assert np.median(measured) < 2
+    assert upper_limit(requests_until(log_harm_of, world, Bound(1.0), 1000)) <= ALPHA
 
 
 @pytest.mark.parametrize("ratio", [1.5, 2.0, 5.0])

@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
-from modelrollout.stats.dispersion import LEAST_PAIRS, dispersion
+from modelrollout.stats.dispersion import LEAST_PAIRS, dispersion, dispersion_of_halves
 
 
 def bursts(generator, causes, size, windows=4000):
@@ -38,7 +39,7 @@ def lasting(generator, seconds, windows=2880, width=5.0, causes_per_window=1.5):
 def test_a_burst_that_is_cut_up_by_windows_is_measured_at_a_larger_width(seconds):
     """Four hours; with windows of 5 s a burst of 20 s seems to be none."""
     windows = lasting(np.random.default_rng(6), seconds)
-    assert dispersion(windows, caution=0.0) == pytest.approx(5.0, rel=0.25)
+    assert dispersion(windows, caution=0.0, widest=16) == pytest.approx(5.0, rel=0.25)
     assert dispersion(windows, caution=0.0, widest=1) < {2: 4.5, 20: 1.3, 60: 1.3}[seconds]
 
 
@@ -47,7 +48,7 @@ def test_what_narrow_windows_say_is_not_enough_for_wide_ones():
     narrow = lasting(np.random.default_rng(7), 20)
     wide = [tuple(map(sum, zip(*narrow[i : i + 6], strict=True))) for i in range(0, 2880, 6)]
     assert dispersion(wide, caution=0.0, widest=1) > 2.5 * dispersion(narrow, widest=1)
-    assert dispersion(narrow) == pytest.approx(dispersion(wide), rel=0.35)
+    assert dispersion(narrow, widest=16) == pytest.approx(dispersion(wide), rel=0.35)
 
 
 def test_a_burst_shorter_than_a_window_loses_little_at_its_edges():
@@ -55,11 +56,73 @@ def test_a_burst_shorter_than_a_window_loses_little_at_its_edges():
     assert dispersion(windows, caution=0.0, widest=1) > 0.85 * 5
 
 
-def test_an_incident_in_the_past_looks_like_a_burst_and_only_slows():
-    """Ten minutes of three times as many errors, in an hour."""
-    rates = np.where((np.arange(720) >= 300) & (np.arange(720) < 420), 15.0, 5.0)
-    counts = np.random.default_rng(9).poisson(rates)
-    assert 4 < dispersion([(500.0, float(k)) for k in counts]) < 10
+# --- halves -----------------------------------------------------------------------------------
+
+
+def together(one, other):
+    return [(*x, *y) for x, y in zip(one, other, strict=True)]
+
+
+def halves(generator, rates, difference=0.0):
+    """Independent events of both halves at these rates per window; one has more of them."""
+    one, other = (generator.poisson(rates * (1 + sign * difference)) for sign in (1, -1))
+    return [(250.0, float(k), 250.0, float(j)) for k, j in zip(one, other, strict=True)]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 5, 20])
+def test_bursts_of_one_half_are_measured_however_long_they_last(seconds):
+    generator = np.random.default_rng(11)
+    windows = together(*(lasting(generator, seconds, causes_per_window=0.8) for _ in range(2)))
+    assert dispersion_of_halves(windows, caution=0.0) == pytest.approx(5.0, rel=0.3)
+
+
+def test_halves_of_unequal_size_are_measured_too():
+    generator = np.random.default_rng(12)
+    many = lasting(generator, 5, causes_per_window=1.6)
+    few = [(n / 4, k) for n, k in lasting(generator, 5, causes_per_window=0.4)]
+    assert dispersion_of_halves(together(many, few), caution=0.0) == pytest.approx(5.0, rel=0.3)
+
+
+WINDOWS = np.arange(720)
+SWINGS = 2.5 * (1 + 0.8 * np.sin(2 * np.pi * WINDOWS / 24))
+INCIDENT = np.where((WINDOWS >= 300) & (WINDOWS < 420), 7.5, 2.5)
+
+
+@pytest.mark.parametrize("rates", [SWINGS, INCIDENT], ids=["two minutes", "incident"])
+def test_a_rate_that_moves_for_both_halves_is_no_burst_although_stable_alone_cannot_tell(rates):
+    """By 80 % in two minutes; three times as many errors for ten minutes."""
+    generator = np.random.default_rng(13)
+    drawn = [halves(generator, rates) for _ in range(21)]
+    whole = [[(n + m, k + j) for n, k, m, j in windows] for windows in drawn]
+    assert np.median([dispersion(windows, widest=16) for windows in whole]) > 4
+    assert np.median([dispersion(windows) for windows in whole]) < 2
+    assert np.median([dispersion_of_halves(windows) for windows in drawn]) == 1.0
+
+
+def test_halves_that_differ_always_are_no_burst():
+    """The placebo is about these."""
+    rates = np.full(720, 120.0)
+    generator = np.random.default_rng(14)
+    drawn = [halves(generator, rates, difference=0.1) for _ in range(21)]
+    assert np.median([dispersion_of_halves(windows) for windows in drawn]) == 1.0
+
+
+def test_a_pair_of_windows_expects_its_own_events_exactly():
+    """Independent Poisson counts of equal rate, exposures 30 and 70, by summation."""
+    n, m, rate = 30.0, 70.0, 0.05
+    k, j = np.arange(40)[:, None], np.arange(40)[None, :]
+    chances = poisson.pmf(k, n * rate) * poisson.pmf(j, m * rate)
+    square = ((k * m - j * n) ** 2 / (n * m) * chances).sum()
+    # Neighbours are independent with the same mean, so the square of a difference is the sum.
+    assert square == pytest.approx(((k + j) * chances).sum())
+
+
+def test_windows_without_one_half_say_nothing():
+    assert dispersion_of_halves([(10.0, 8.0, 0.0, 0.0), (10.0, 0.0, 10.0, 8.0)] * 50) == 1.0
+    assert dispersion_of_halves([]) == 1.0
+
+
+# --- what both have in common -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("windows", [60, 120, 720])
@@ -67,6 +130,12 @@ def test_calm_counts_are_seldom_taken_for_bursts(windows):
     generator = np.random.default_rng(10)
     counts = generator.poisson(5, (200, windows))
     found = [dispersion([(500.0, float(k)) for k in row]) for row in counts]
+    found += [
+        dispersion_of_halves(
+            [(250.0, float(k), 250.0, float(j)) for k, j in zip(a, b, strict=True)]
+        )
+        for a, b in zip(*generator.poisson(2.5, (2, 200, windows)), strict=True)
+    ]
     assert np.mean(np.array(found) > 1) < 0.15
     assert np.mean(found) < 1.15
 
@@ -133,3 +202,5 @@ def test_counts_that_are_none_are_refused():
         dispersion([], caution=-1)
     with pytest.raises(ValueError, match="stable's counts must be finite and >= 0, not n=1, k=-1"):
         dispersion([(1, -1)])
+    with pytest.raises(ValueError, match="stable's counts must be finite and >= 0, not n=inf, k=0"):
+        dispersion_of_halves([(1, 0, math.inf, 0)])
