@@ -17,6 +17,7 @@ from modelrollout.stats.means import (
     log_normal_mixture,
     log_safety,
     moments,
+    normal_mixture_bound,
     tuned_rho,
 )
 
@@ -94,3 +95,25 @@ def test_bounds_are_wider_the_surer_they_must_be_and_turn_with_the_sign(shifts, 
     assert wide[1] >= narrow[1] - 1e-9
     turned = difference_bounds((state[0], state[1], -state[2], state[3]), sure)
     assert turned == pytest.approx((-wide[1], -wide[0]), rel=1e-9, abs=1e-9)
+
+
+sums, variances = st.floats(-50, 50), st.floats(0, 1e4)
+errors = st.floats(1e-6, 0.5)
+
+
+@given(sums, st.floats(0, 50), variances, st.floats(0.1, 100))
+def test_the_mixture_rises_with_the_sum_and_the_boundary_with_variance_and_certainty(
+    s, more, v, rho
+):
+    assert log_normal_mixture(s + more, v, rho) >= log_normal_mixture(s, v, rho) - 1e-9
+    assert normal_mixture_bound(v + more, 0.05, rho) >= normal_mixture_bound(v, 0.05, rho)
+
+
+@given(variances, errors, errors, st.floats(0.1, 1e3), st.floats(0.01, 100))
+def test_a_surer_boundary_is_higher_and_knows_no_unit(v, one, other, v_opt, unit):
+    sure, less = sorted((one, other))
+    assert tuned_rho(unit * v_opt, sure) == pytest.approx(unit * tuned_rho(v_opt, sure))
+    scaled = normal_mixture_bound(unit**2 * v, sure, unit**2 * v_opt)
+    assert scaled == pytest.approx(unit * normal_mixture_bound(v, sure, v_opt))
+    # Tuned alike: each boundary is the smallest where it was tuned.
+    assert normal_mixture_bound(v_opt, sure, v_opt) >= normal_mixture_bound(v_opt, less, v_opt)

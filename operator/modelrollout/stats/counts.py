@@ -181,9 +181,10 @@ def complemented(
     p_c <= r p_b + d into q_c >= r q_b - (r - 1 + d), which is the opposite direction with ratio
     1 / r and absolute r - 1 + d. Whether to do so must be decided before the windows are read
     (from the declared event, or from stable before the rollout), never from the windows
-    themselves. Raises ValueError where events outnumber exposure and, because the result would
-    need a negative absolute part, for a bound that is easier than stable's own rate by ratio
-    and not by enough (ratio + absolute < 1; lower is worse: 1 / ratio - absolute > 1).
+    themselves. Raises ValueError where events outnumber exposure, for a ratio of 0, and, because
+    the result would need a negative absolute part, for a bound that asks for a better candidate
+    than stable (ratio + absolute < 1; lower is worse: 1 / ratio - absolute > 1). Source:
+    docs/statistics.md section 2.4.
     """
     if bound.ratio == 0:
         raise ValueError("a bound without a ratio has no complement: state it for the rarer event")

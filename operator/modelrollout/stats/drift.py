@@ -65,8 +65,8 @@ def jensen_shannon_by_chance(n: float, m: float, bins: int, level: float) -> flo
     """
     The value in bits that the divergence of equal versions exceeds with chance 1 - level.
 
-    For close histograms it is an eighth of sum (p - q)^2 / p (in nats), the index's leading term.
-    Errors as `population_stability_by_chance`.
+    For close histograms it is an eighth of sum (p - q)^2 / p (in nats), the index's leading term
+    (docs/statistics.md section 4). Errors as `population_stability_by_chance`.
     """
     return _chi_squared(n, m, bins, level) / (8 * math.log(2))
 
@@ -76,7 +76,7 @@ def kolmogorov_smirnov(reference: Sequence[float], current: Sequence[float]) -> 
     Largest distance of the two cumulative shares at the bins' upper bounds, from 0 to 1.
 
     For ordered bins; at most the distance of the unbinned values. Errors as
-    `population_stability`.
+    `population_stability`. Source: Smirnov, Annals of Mathematical Statistics 1948.
     """
     p, q = _checked(reference), _checked(current, len(reference))
     return float(np.abs(np.cumsum(p) / p.sum() - np.cumsum(q) / q.sum()).max())
@@ -86,7 +86,7 @@ def kolmogorov_smirnov_by_chance(n: float, m: float, level: float) -> float:
     """
     The value that the distance of equal versions exceeds with chance at most 1 - level, about.
 
-    Asymptotic distribution of Kolmogorov and Smirnov; bins make it smaller. Raises ValueError
+    Asymptotic distribution of Kolmogorov and Smirnov (1948); bins make it smaller. Raises ValueError
     for sizes that are not positive and a level outside (0, 1).
     """
     _check_reference(n, m, level)

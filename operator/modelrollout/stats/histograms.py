@@ -75,7 +75,8 @@ def choose_thresholds(
     above. When there are more than `most`, limits are kept first, then the highest quantiles.
 
     Raises ValueError for a histogram that is malformed, empty or has no finite bound, for a
-    quantile outside (0, 1), and when there are more limits than `most`.
+    quantile outside (0, 1), and when there are more limits than `most`. Source:
+    docs/statistics.md section 3.1.
     """
     finite, tails = _tails(bounds, cumulative)
     if any(not 0 < q < 1 for q in quantiles):
@@ -103,7 +104,8 @@ def gate_thresholds(
     tails takes too many requests to bound: they can fail a candidate, but not hold it back), and
     those of the limits. Arguments are the ones that `choose_thresholds` had and its result.
     When none has so much tail it is the threshold with the most. Raises ValueError for a
-    malformed or empty histogram, and for thresholds that are no bounds of it.
+    malformed or empty histogram, and for thresholds that are no bounds of it. Source:
+    docs/statistics.md section 3.1.
     """
     finite, tails = _tails(bounds, cumulative)
     share = dict(zip(finite, tails, strict=True))

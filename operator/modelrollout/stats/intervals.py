@@ -40,7 +40,8 @@ def ratio_bounds(
     For a ratio that is constant over the windows; if it changes, the upper bound is for some
     window's and the lower too. `margin` is the ratio around which the upper bound is sharpest.
     0 and infinity where nothing between 1e-4 and 1e4 is rejected. Raises ValueError for an alpha
-    outside (0, 1), a margin not above 0 and a dispersion below 1.
+    outside (0, 1), a margin not above 0 and a dispersion below 1. Source: the ratios that the
+    evidence of `counts` does not reject; docs/statistics.md section 4.
     """
     _check(alpha, dispersion)
     if not (math.isfinite(margin) and margin > 0):
@@ -68,6 +69,7 @@ def difference_bounds(
     In events per unit of exposure, for a difference that is constant over the windows, else as
     `ratio_bounds`. Infinite where there is nothing to go by. The log of each bet is linear in
     the difference: with s at 0 and slope t, the bounds solve log mean exp(s - t x) = log 1/alpha.
+    Errors and source as `ratio_bounds`.
     """
     _check(alpha, dispersion)
     table, needed = table_of(samples), math.log(1 / alpha)

@@ -54,7 +54,8 @@ def moments(
 
     Observation D = candidate's mean - ratio * stable's mean - absolute, with the inverse of its
     variance per value as weight, n_c n_b / (n_b + ratio^2 n_c). Windows in which a version has
-    no values are left out. Raises ValueError for a bound that is not finite.
+    no values are left out. Raises ValueError for a bound that is not finite. Source:
+    docs/statistics.md section 4.
     """
     if not (math.isfinite(ratio) and math.isfinite(absolute)):
         raise ValueError(f"a bound must be finite, not ratio {ratio}, absolute {absolute}")
@@ -84,7 +85,8 @@ def difference_bounds(state: Sequence[float], alpha: float) -> tuple[float, floa
     Bounds for the mean difference D of the state, to show: both hold at all times, together.
 
     Two-sided normal mixture, error rate alpha for the pair. (-inf, inf) before `LEAST_WINDOWS`.
-    Raises ValueError for a state of another length and an alpha outside (0, 1).
+    Raises ValueError for a state of another length and an alpha outside (0, 1). Source: Howard et
+    al. (2021), as `log_harm`.
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
@@ -101,7 +103,8 @@ def log_normal_mixture(s: float, v: float, rho: float) -> float:
     Log of the one-sided normal mixture for a sum s with variance v.
 
     The mean of exp(l s - l^2 v / 2) over l half-normal with variance 1 / rho (Howard et al.,
-    Annals of Statistics 2021; confseq, OneSidedNormalMixture::log_superMG).
+    Annals of Statistics 2021; confseq, OneSidedNormalMixture::log_superMG). Not checked: v must be
+    >= 0 and rho > 0.
     """
     both = v + rho
     return 0.5 * math.log(4 * rho / both) + s * s / (2 * both) + float(log_ndtr(s / both**0.5))
@@ -111,7 +114,8 @@ def normal_mixture_bound(v: float, alpha: float, v_opt: float) -> float:
     """
     Two-sided normal mixture boundary for a sum with variance v, tuned for v_opt.
 
-    Howard et al. (2021); confseq, TwoSidedNormalMixture::bound.
+    Howard et al. (2021); confseq, TwoSidedNormalMixture::bound. Not checked: v must be >= 0,
+    v_opt > 0 and alpha in (0, 1).
     """
     rho = tuned_rho(v_opt, alpha)
     return math.sqrt((v + rho) * (math.log((v + rho) / rho) - 2 * math.log(alpha)))
@@ -121,7 +125,8 @@ def tuned_rho(v_opt: float, alpha: float) -> float:
     """
     The rho at which the two-sided boundary of level alpha is about smallest at variance v_opt.
 
-    For one side take 2 * alpha. Howard et al. (2021); confseq, best_rho.
+    For one side take 2 * alpha. Howard et al. (2021); confseq, best_rho. Not checked, as
+    `normal_mixture_bound`.
     """
     twice = 2 * math.log(1 / alpha)
     return v_opt / (twice + math.log1p(twice))

@@ -57,7 +57,7 @@ def log_safety(pairs: Pairs, margin: float) -> tuple[float, ...]:
     Evidence that the candidate is not wrong more often by `margin`: log e per grid point.
 
     Null hypothesis: P(candidate only) - P(stable only) >= margin. Else as `log_harm`, with the
-    stakes negative and scaled to stay below 1 / (1 - margin).
+    stakes negative and scaled to stay below 1 / (1 - margin). Errors and source too.
     """
     _check_margin(margin)
     return tuple(_log_e(pairs, margin, -stake / (1 - margin)) for stake in _STAKES)

@@ -63,7 +63,8 @@ def log_mismatch_beyond(requests: Sequence[float], share: float, tolerance: floa
     does when a few sticky users come and go. Per side the likelihood ratio of a share beyond
     against the edge, which expects at most 1 inside; mean over alternatives and sides. Add
     over steps. Raises ValueError for counts that are negative or not finite, and for a share
-    or tolerance outside [0, 1].
+    or tolerance outside [0, 1]. Source: docs/statistics.md section 4 (a bet on each request, as
+    those of Waudby-Smith and Ramdas, arXiv 2010.09686).
     """
     if not (0 <= share <= 1 and 0 <= tolerance <= 1):
         raise ValueError(f"share and tolerance must lie in [0, 1], not {share} and {tolerance}")
