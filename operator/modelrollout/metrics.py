@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core import collect, facts
 from modelrollout.core.evidence import (
-    Counts,
     Grid,
     Histogram,
     Kind,
@@ -19,6 +18,7 @@ from modelrollout.core.evidence import (
     Query,
     Reading,
     Split,
+    Window,
 )
 from modelrollout.core.measures import measures_of
 from modelrollout.core.observation import Level, Observation, Rollout
@@ -156,7 +156,12 @@ async def past_of(
         if not checkpoint.thresholds:
             return Past(histogram=histogram)
     query = collect.with_thresholds(measure.query, checkpoint)
-    return Past(histogram=histogram, windows=await _history(query, grid, source))
+    windows = await _history(query, grid, source)
+    return Past(
+        histogram=histogram,
+        windows=tuple(each.stable for each in windows),
+        halves=tuple(each.halves for each in windows if each.halves is not None),
+    )
 
 
 async def _stable_histogram(
@@ -175,7 +180,7 @@ async def _stable_histogram(
     return replace(await source.histogram(measure.query, grid.start, now), until=now)
 
 
-async def _history(query: Query, grid: Grid, source: MetricSource) -> tuple[Counts, ...]:
+async def _history(query: Query, grid: Grid, source: MetricSource) -> list[Window]:
     """
     Stable's windows before the step: the reading of stable against itself, the newest part first.
 
@@ -184,16 +189,16 @@ async def _history(query: Query, grid: Grid, source: MetricSource) -> tuple[Coun
     span = min(max(HISTORY_SECONDS, HISTORY_WINDOWS * grid.width), MOST_HISTORY_SECONDS)
     part = max(PART_SECONDS, grid.width) // grid.width * grid.width
     query = replace(query, candidate=query.stable, slice_label="")
-    found: list[Counts] = []
+    found: list[Window] = []
     end = grid.start
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(HISTORY_TIMEOUT):
             while end > grid.start - span:
                 earlier = Grid(start=end - part, width=grid.width, watermark=end - part)
                 reading = await source.read(query, earlier, end)
-                found = [each.stable for each in reading.windows] + found
+                found = [*reading.windows, *found]
                 end -= part
-    return tuple(found)
+    return found
 
 
 async def _levels(rollout: Rollout, source: MetricSource, now: float) -> dict[str, Level]:

@@ -188,6 +188,22 @@ def test_what_comes_in_bursts_needs_more_of_it():
     assert "tempered" not in sooner.guardrails[0].message
 
 
+def test_bursts_of_one_pod_are_found_in_the_halves_where_the_whole_hides_them():
+    """Long bursts, now in one half of stable and then in the other: their sum hardly changes."""
+    times = range(240)
+    halves = tuple(
+        (counted(250.0, 6.0 if (t // 8) % 2 else 0.0), counted(250.0, 0.0 if (t // 8) % 2 else 6.0))
+        for t in times
+    )
+    whole = tuple(counted(500.0, 6.0) for _ in times)
+    _, (measure,) = given(ERRORS)
+    fresh = collect.fresh(measure, NOW)
+    hidden = collect.prepared(measure, fresh, Past(windows=whole), NOW)
+    found = collect.prepared(measure, fresh, Past(windows=whole, halves=halves), NOW)
+    assert hidden.dispersion == (1.0,)
+    assert found.dispersion[0] > 5
+
+
 # --- slices ---------------------------------------------------------------------------------------
 
 

@@ -30,13 +30,6 @@ ENOUGH_TO_CHOOSE = 200
 """Requests of stable from which its quantiles are placed well enough to choose thresholds."""
 COMMON = 0.5
 """Above this share of requests an event is the common outcome, and the others are counted."""
-WIDEST_BURST = 2
-"""
-Windows that a burst is looked for in.
-
-In wider ones a base rate that only swings looks like bursts, although it moves both versions alike:
-one that swings by 80 % in two minutes would slow a decision 30 to 90 times.
-"""
 DIGITS = 6
 """Of the logs that are stored: rounding loses less than any window brings."""
 
@@ -184,16 +177,19 @@ def _dispersion(measure: Measure, checkpoint: GuardrailCheckpoint, past: Past) -
     """How events come in bursts, for each column of harm evidence."""
     if measure.query.kind is Kind.MEAN:
         return (1.0,)
-    return tuple(
-        round(
-            dispersion.dispersion(
-                [_outcomes(measure, checkpoint, each, stable) for each in past.windows],
-                widest=WIDEST_BURST,
-            ),
-            3,
-        )
-        for stable, _ in _columns(measure, checkpoint, is_harm=True)
-    )
+    factors = []
+    for column, _ in _columns(measure, checkpoint, is_harm=True):
+        whole = [_outcomes(measure, checkpoint, each, column) for each in past.windows]
+        halves = [
+            (
+                *_outcomes(measure, checkpoint, even, column),
+                *_outcomes(measure, checkpoint, odd, column),
+            )
+            for even, odd in past.halves
+        ]
+        largest = max(dispersion.dispersion(whole), dispersion.dispersion_of_halves(halves))
+        factors.append(round(largest, 3))
+    return tuple(factors)
 
 
 # --- windows ------------------------------------------------------------------------------------

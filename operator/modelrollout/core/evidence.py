@@ -172,6 +172,8 @@ class Past:
     """Of a distribution."""
     windows: tuple[Counts, ...] = ()
     """Consecutive windows of the grid's width; of a distribution, at the thresholds it gave."""
+    halves: tuple[tuple[Counts, Counts], ...] = ()
+    """The same by two halves of stable's targets, where there are two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
