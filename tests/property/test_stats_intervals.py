@@ -19,10 +19,8 @@ def samples(draw):
 windows = st.lists(samples(), min_size=1, max_size=6)
 alphas = st.sampled_from((0.001, 0.01, 0.05, 0.2))
 BOUNDS = (ratio_bounds, difference_bounds)
-no_deadline = settings(deadline=None)
 
 
-@no_deadline
 @given(windows, alphas, alphas)
 def test_bounds_are_wider_the_surer_they_must_be(seen, one, other):
     sure, less = sorted((one, other))
@@ -32,7 +30,6 @@ def test_bounds_are_wider_the_surer_they_must_be(seen, one, other):
         assert wide[1] >= narrow[1] - 1e-9
 
 
-@no_deadline
 @given(windows, alphas, st.randoms(use_true_random=False))
 def test_neither_the_order_of_windows_nor_their_width_matters(seen, alpha, random):
     halves = [
@@ -45,7 +42,6 @@ def test_neither_the_order_of_windows_nor_their_width_matters(seen, alpha, rando
         assert bounds(halves, alpha) == pytest.approx(bounds(seen, alpha), rel=1e-6, abs=1e-9)
 
 
-@no_deadline
 @given(windows, alphas)
 def test_a_further_event_of_the_candidate_raises_both_bounds(seen, alpha):
     first = seen[0]
@@ -56,7 +52,7 @@ def test_a_further_event_of_the_candidate_raises_both_bounds(seen, alpha):
         assert raised[1] >= less[1] - 1e-9
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(windows)
 def test_bounds_are_where_a_search_by_steps_finds_them(seen):
     """The last step at which the plain evidence still rejects, and the first."""
@@ -74,7 +70,6 @@ def test_bounds_are_where_a_search_by_steps_finds_them(seen):
     assert high == pytest.approx(min(safe), abs=0.00101) or high <= steps[0]
 
 
-@no_deadline
 @given(windows, st.floats(0.1, 50))
 def test_differences_are_per_unit_of_exposure_and_ratios_have_none(seen, unit):
     scaled = [
