@@ -141,6 +141,7 @@ def test_a_quantile_is_compared_by_its_value(factor, verdict):
     assert found.verdict is verdict, found.says()
     assert "above 0.2" in found.says()
     assert "above 0.1" in found.says()
+    assert "which the buckets make 2 x and 2 x" in found.says()
 
 
 def test_buckets_that_are_too_coarse_for_a_quantile_are_refused_with_a_remedy():

@@ -243,7 +243,9 @@ def _slice_statuses(
     measure: Measure, checkpoint: GuardrailCheckpoint, evidence: _Evidence, alpha: float
 ) -> tuple[SliceStatus, ...]:
     """The worst first; those from 1 on are named with false discovery rate alpha (e-BH)."""
-    named = set(combine.discoveries(evidence.slices, alpha))
+    if not measure.slices:
+        return ()
+    named = set(combine.discoveries(evidence.slices, alpha, slots=measure.slices))
     found = []
     for each in sorted(checkpoint.slices, key=lambda it: (-evidence.slices[it.name], it.name)):
         share = evidence.slices[each.name] / math.log(measure.slices / alpha)
@@ -294,24 +296,26 @@ def _figures(measure: Measure, checkpoint: GuardrailCheckpoint, shown: tuple[int
             ("stable", checkpoint.stable, shown[0]),
         )
     ]
-    bursts = checkpoint.dispersion[shown[0] : shown[0] + 1]
-    return ", ".join(
-        [
-            *versions,
-            f"tolerance {_bound(measure, measure.tolerance)}",
-            f"margin {_bound(measure, measure.margin)}",
-            *(
-                f"tempered by {phi:.1f} because events come in bursts"
-                for phi in bursts
-                if phi > NOTABLE
-            ),
-            *(
-                [MANY_WINDOWS]
-                if _is_mean(checkpoint) and checkpoint.harm[0][0] < means.LEAST_WINDOWS
-                else []
-            ),
-        ]
-    )
+    bounds = [
+        f"tolerance {_bound(measure, measure.tolerance)}",
+        f"margin {_bound(measure, measure.margin)}",
+    ]
+    return ", ".join([*versions, *bounds, *_remarks(measure, checkpoint, shown[0])])
+
+
+def _remarks(measure: Measure, checkpoint: GuardrailCheckpoint, column: int) -> list[str]:
+    """What makes the decision slower, or coarser, than somebody would expect."""
+    remarks = []
+    if measure.quantile is not None:
+        lower, *uppers = checkpoint.thresholds
+        factors = " and ".join(f"{upper / lower:.3g} x" for upper in uppers)
+        remarks.append(f"which the buckets make {factors}")
+    if any(phi > NOTABLE for phi in checkpoint.dispersion[column : column + 1]):
+        phi = checkpoint.dispersion[column]
+        remarks.append(f"tempered by {phi:.1f} because events come in bursts")
+    if _is_mean(checkpoint) and checkpoint.harm[0][0] < means.LEAST_WINDOWS:
+        remarks.append(MANY_WINDOWS)
+    return remarks
 
 
 def _beyond(checkpoint: GuardrailCheckpoint, index: int) -> str:
