@@ -118,9 +118,8 @@ def deltas_of(simulation):
     for target in simulation.scraper.targets:
         if target.site is not Site.GATEWAY:
             continue
-        counters = simulation.traffic.counters(Site.GATEWAY)[target.instants]
         for version in (0, 1):
-            rows = counters[:, version, [REQUESTS, ERRORS]].tolist()
+            rows = target.values.rows[:, version, [REQUESTS, ERRORS]].tolist()
             for index in range(1, len(rows)):
                 more = (new - old for new, old in zip(rows[index], rows[index - 1], strict=True))
                 yield *target.times[index - 1 : index + 1], version, *more

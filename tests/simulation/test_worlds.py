@@ -212,14 +212,12 @@ def test_bursts_bring_several_events_per_cause_and_as_many_in_all(mean):
 
 
 def samples(simulation, name):
-    """Times and values of each pod's first series of a guardrail's total."""
+    """Times and values of each target's first series of a guardrail's total."""
     export = simulation.exports.by_guardrail[name]
-    line = export.total[0]
+    column = export.total[0].plus
     for target in simulation.scraper.targets:
         if target.site is export.site:
-            instants = target.late if export.is_late else target.instants
-            values = simulation.traffic.counters(target.site)[instants, target.rows[0], line.plus]
-            yield target.times, (values - target.base[line.plus]).tolist()
+            yield target.times, target.values.rows[:, 0, column].tolist()
 
 
 # --- Prometheus ---------------------------------------------------------------------------

@@ -36,7 +36,12 @@ DECADE: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 """Bounds per power of ten, for a quantity without buckets of its own."""
 
 REQUESTS, ANSWERED, BAD, ERRORS, WRONG = range(5)
-"""The first columns of the counters: requests, those without an error, and what went wrong."""
+"""
+The first columns of the counters.
+
+Requests; answers, which are those without an error; what was bad in any way; errors; and wrong
+answers. Whether an answer was right becomes known late, and with it that there was one.
+"""
 
 
 class Site(StrEnum):
@@ -112,8 +117,6 @@ class Export:
     """At the exporter, the label with the version."""
     total: tuple[Line, ...]
     events: tuple[Line, ...]
-    is_late: bool
-    """Known only when the truth about an answer is."""
     shares: tuple[float, float] | None
     """Of a proportion: the events among the requests of stable and of the candidate."""
     quantity: Quantity | None
@@ -212,7 +215,6 @@ class _Making:
         others: _Difference = (total, events)
         if asked.counts_the_good and not asked.has_figures:
             counted, others, shares = others, counted, _others(shares)
-        is_late = events == WRONG
         if metrics.events.metric != metrics.total.metric:
             born = asked.born(total)
             one = Line(plus=counted[0], minus=counted[1], born=born)
@@ -224,7 +226,7 @@ class _Making:
                 for name, (plus, minus) in (("event", counted), ("other", others))
             )
             whole = [rest, one]
-        return asked.export(tuple(whole), (one,), is_late=is_late, shares=shares)
+        return asked.export(tuple(whole), (one,), shares=shares)
 
     def _counted(self, asked: _Asked) -> tuple[int, int, tuple[float, float]]:
         """The columns of the requests and of what happens to some, and to how many of them."""
@@ -328,7 +330,6 @@ class _Asked:
         total: tuple[Line, ...],
         events: tuple[Line, ...],
         *,
-        is_late: bool = False,
         shares: tuple[float, float] | None = None,
         quantity: Quantity | None = None,
     ) -> Export:
@@ -338,7 +339,6 @@ class _Asked:
             version_label=self.guardrail.version_label or "",
             total=total,
             events=events,
-            is_late=is_late,
             shares=shares,
             quantity=quantity,
         )

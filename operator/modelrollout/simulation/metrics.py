@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from modelrollout.adapters.prometheus import MAX_SPAN_SECONDS, MEMORY_SECONDS
@@ -14,7 +14,6 @@ from modelrollout.core.evidence import Grid, Histogram, Matcher, Query, Reading,
 from modelrollout.errors import MetricsUnavailable
 from modelrollout.simulation.exports import Export, Exports, Line, Site
 from modelrollout.simulation.scrapes import Scraper, Target
-from modelrollout.simulation.traffic import Traffic
 
 INGEST_SECONDS = 0.02
 """From a scrape until a query finds it."""
@@ -50,9 +49,11 @@ class _Stream:
 
     target: Target
     row: int
-    is_late: bool
+    """The how-manieth of the target's."""
     total: Lines
     events: Lines
+    columns: list[int]
+    """That its lines read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,11 @@ class Prometheus:
     def __init__(
         self,
         exports: Exports,
-        traffic: Traffic,
         scraper: Scraper,
         names: VersionNames,
-        is_away: Callable[[float], bool],
+        is_away: Callable[[], bool],
     ) -> None:
         self._exports = exports
-        self._traffic = traffic
         self._scraper = scraper
         self._names = names
         self._is_away = is_away
@@ -119,7 +118,7 @@ class Prometheus:
         return self._exports.limits[expression]
 
     def _answer(self, now: float) -> None:
-        if self._is_away(now):
+        if self._is_away():
             raise MetricsUnavailable("Prometheus at prometheus cannot be reached.")
         self._scraper.catch_up(now)
 
@@ -148,42 +147,32 @@ class Prometheus:
             if first == last:
                 continue
             times = tuple(target.times[first:last])
-            columns = self._columns(stream, first, last)
+            values = target.values.rows[first:last, stream.row][:, stream.columns].T.tolist()
+            columns = dict(zip(stream.columns, values, strict=True))
             total += _series(stream.total, times, columns)
             events += _series(stream.events, times, columns)
         return _Found(tuple(total), tuple(events))
-
-    def _columns(self, stream: _Stream, first: int, last: int) -> list[list[float]]:
-        """Each column's values at a target's scrapes."""
-        target = stream.target
-        instants = (target.late if stream.is_late else target.instants)[first:last]
-        rows = self._traffic.counters(target.site)[instants, stream.row]
-        if target.base is not None:
-            rows = (rows - target.base).clip(min=0.0)
-        columns: list[list[float]] = rows.T.tolist()
-        return columns
 
     def _matching(self, query: Query, matchers: Matchers) -> list[_Stream]:
         key = (query.name, matchers, query.thresholds)
         count, streams = self._streams.get(key, (0, []))
         if count != len(self._scraper.targets):
-            streams = list(self._found(query, matchers))
+            streams = list(self._streams_of(query, matchers))
             self._streams[key] = len(self._scraper.targets), streams
         return streams
 
-    def _found(self, query: Query, matchers: Matchers) -> Iterator[_Stream]:
+    def _streams_of(self, query: Query, matchers: Matchers) -> Iterator[_Stream]:
         export = self._exports.by_guardrail[query.name]
         wanted = {float(each) for each in query.thresholds}
         for target in self._scraper.targets:
-            for row in target.rows if target.site is export.site else ():
+            for index, row in enumerate(target.rows if target.site is export.site else ()):
                 labels = {**target.labels, **self._names.of_row(export, row)}
                 if _is_match(labels, matchers):
+                    total = _labelled(labels, export.total)
+                    events = _labelled(labels, _needed(export.events, wanted))
+                    columns = sorted(_columns(line for _, line in (*total, *events)))
                     yield _Stream(
-                        target=target,
-                        row=row,
-                        is_late=export.is_late,
-                        total=_labelled(labels, export.total),
-                        events=_labelled(labels, _needed(export.events, wanted)),
+                        target=target, row=index, total=total, events=events, columns=columns
                     )
 
 
@@ -195,11 +184,18 @@ def _needed(lines: Iterable[Line], thresholds: set[float]) -> Iterator[Line]:
             yield each
 
 
+def _columns(lines: Iterable[Line]) -> set[int]:
+    read = {column for each in lines for column in (each.plus, each.minus, each.born)}
+    return {each for each in read if each is not None}
+
+
 def _labelled(labels: dict[str, str], lines: Iterable[Line]) -> Lines:
     return tuple((tuple(sorted({**labels, **dict(each.labels)}.items())), each) for each in lines)
 
 
-def _series(lines: Lines, times: tuple[float, ...], columns: list[list[float]]) -> Iterator[Series]:
+def _series(
+    lines: Lines, times: tuple[float, ...], columns: Mapping[int, list[float]]
+) -> Iterator[Series]:
     for labels, line in lines:
         values = columns[line.plus]
         if line.minus is not None:

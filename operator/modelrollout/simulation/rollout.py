@@ -30,7 +30,7 @@ from modelrollout.simulation.exports import Exports, Site, exports_of
 from modelrollout.simulation.metrics import Prometheus, VersionNames
 from modelrollout.simulation.scenario import Scenario
 from modelrollout.simulation.scrapes import Scraper, Target
-from modelrollout.simulation.traffic import CANDIDATE, PLACES, STABLE, Traffic
+from modelrollout.simulation.traffic import CANDIDATE, STABLE, Traffic
 from modelrollout.world import World
 
 CREATED = 1_800_000_000.0
@@ -111,7 +111,7 @@ class Simulation:
         )
         self.store.written.append(self._written)
         names = _split_names(self._spec, self._meta)
-        prometheus = Prometheus(self.exports, self.traffic, self.scraper, names, self._is_away)
+        prometheus = Prometheus(self.exports, self.scraper, names, self._is_away)
         self._world = World(
             cluster=self.store,
             metrics={self._spec.analysis.provider: prometheus},
@@ -212,9 +212,9 @@ class Simulation:
             self._pods = [self._pod(each, traffic) for each in range(len(traffic.version_of))]
             targets += self._pods
         if Site.EXPORTER in sites:
-            targets.append(_target("exporter", self._meta["namespace"], Site.EXPORTER, range(2)))
+            targets.append(_target("exporter", self._meta["namespace"], Site.EXPORTER, traffic))
         if Site.GATEWAY in sites or not targets:
-            targets.append(_target("gateway", "gateways", Site.GATEWAY, range(PLACES)))
+            targets.append(_target("gateway", "gateways", Site.GATEWAY, traffic))
         scraper = Scraper(
             traffic, targets, self._fate, began=began, scenario=scenario, is_gap=self._is_gap
         )
@@ -225,9 +225,7 @@ class Simulation:
         version = (self._spec.stable, self._spec.candidate)[traffic.version_of[pod]]
         letters = self._fate.choice(list(POD_LETTERS), 5)
         name = f"{replica_set_of(version)}-{''.join(letters)}"
-        target = _target(name, self._meta["namespace"], Site.PODS, (pod,))
-        target.base = traffic.counters(Site.PODS)[traffic.drawn - 1, pod].copy()
-        return target
+        return _target(name, self._meta["namespace"], Site.PODS, traffic, [pod])
 
     def _schedule_restart(self) -> None:
         rate = self._scenario.pod_restarts * len(self.traffic.version_of) / 3600
@@ -266,10 +264,9 @@ class Simulation:
     def _is_gap(self, now: float) -> bool:
         return any(each.holds(now - CREATED) for each in self._scenario.gaps)
 
-    def _is_away(self, now: float) -> bool:
-        return self._is_gap(now) or any(
-            each.holds(now - CREATED) for each in self._scenario.silences
-        )
+    def _is_away(self) -> bool:
+        silent = any(each.holds(self.now - CREATED) for each in self._scenario.silences)
+        return silent or self._is_gap(self.now)
 
     def _disturb(self) -> None:
         is_due = self.now - CREATED >= self._scenario.operator_crashes_from_seconds
@@ -301,9 +298,14 @@ def longest_seconds(spec: api.ModelRolloutSpec, scenario: Scenario) -> float:
     return steps + blind + spec.analysis.no_data_timeout_seconds + SLACK_SECONDS
 
 
-def _target(name: str, namespace: str, site: Site, rows: Sequence[int]) -> Target:
+def _target(
+    name: str, namespace: str, site: Site, traffic: Traffic, rows: Sequence[int] | None = None
+) -> Target:
+    """Something that begins to count now: in all rows of its site, or in the given ones."""
+    counted = traffic.counters(site)[-1]
+    rows = range(len(counted)) if rows is None else rows
     labels = {"pod": name, "instance": f"{name}:9090", "job": "pods", "namespace": namespace}
-    return Target(labels=labels, site=site, rows=rows)
+    return Target(labels=labels, site=site, rows=rows, base=counted[list(rows)])
 
 
 def _split_names(spec: api.ModelRolloutSpec, meta: Object) -> VersionNames:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from modelrollout.simulation.exports import Site
+from modelrollout.simulation.exports import ANSWERED, WRONG, Site
 from modelrollout.simulation.scenario import Scenario
-from modelrollout.simulation.traffic import Array, Traffic
+from modelrollout.simulation.traffic import Array, Growing, Traffic
 
 LATENESS_SECONDS = 0.005
 """A scrape comes so much after its due time at most."""
+LATE = [ANSWERED, WRONG]
+"""What is known of an answer only when the truth about it is."""
 ROUNDS = 64
 """So many scrapes of each target are drawn at once."""
 PHASES = 8
@@ -29,25 +31,26 @@ class Target:
     site: Site
     rows: Sequence[int]
     """Of the site's counters."""
-    base: Array | None = None
-    """What its row had counted before it was there."""
+    base: Array
+    """What its rows had counted before it was there."""
     times: list[float] = field(default_factory=list)
     """Of its scrapes, Unix seconds."""
-    instants: list[int] = field(default_factory=list)
-    """Of the traffic, one for each scrape."""
-    late: list[int] = field(default_factory=list)
-    """The same for what is known late: the last instant of which the truth is known."""
+    values: Growing = field(init=False)
+    """By scrape, row and column."""
 
-    def scraped(self, time: float, instant: int, late: int) -> None:
-        """One more sample of each of its series."""
-        self.times.append(time)
-        self.instants.append(instant)
-        self.late.append(late)
+    def __post_init__(self) -> None:
+        self.values = Growing(self.base.shape)
+
+    def scraped(self, times: Sequence[float], values: Array) -> None:
+        """More samples of each of its series, of what the rows have counted in all."""
+        self.times += times
+        self.values.append((values - self.base).clip(min=0.0))
 
     def forget_after(self, time: float) -> None:
         """As if it had not been scraped since."""
         keep = bisect_right(self.times, time)
-        del self.times[keep:], self.instants[keep:], self.late[keep:]
+        del self.times[keep:]
+        self.values.cut(keep)
 
 
 class Scraper:
@@ -104,13 +107,21 @@ class Scraper:
         while len(self._due) < self._next + size:
             self._due += self._rounds(len(self._due) // len(self._groups))
         block = self._due[self._next : self._next + size]
+        times = np.array([time for time, _ in block])
         first = self._traffic.drawn
-        self._traffic.draw(np.array([time for time, _ in block]))
-        for instant, (time, group) in enumerate(block, first):
-            if not self._is_gap(time):
-                late = self._traffic.index_at(time - self._delay) if self._delay else instant
-                for target in self._groups[group]:
-                    target.scraped(time, instant, late)
+        self._traffic.draw(times)
+        instants = first + np.arange(size)
+        late = self._traffic.index_at(times - self._delay) if self._delay else instants
+        seen = [
+            (index, group) for index, (time, group) in enumerate(block) if not self._is_gap(time)
+        ]
+        for group, targets in enumerate(self._groups):
+            chosen = [index for index, who in seen if who == group]
+            for target in targets:
+                counters = self._traffic.counters(target.site)
+                values = counters[instants[chosen]][:, target.rows]
+                values[..., LATE] = counters[late[chosen]][:, target.rows][..., LATE]
+                target.scraped(times[chosen].tolist(), values)
         self._next += size
 
     def _rounds(self, first: int) -> list[tuple[float, int]]:

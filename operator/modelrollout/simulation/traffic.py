@@ -38,6 +38,34 @@ WARMUP_FACTOR: Final = 5.0
 """A new pod's first requests take so many times as long, and fail so many times as often."""
 
 
+class Growing:
+    """Rows of an array, appended in blocks and cut off again."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._all = np.empty((256, *shape))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def rows(self) -> Array:
+        """All there are."""
+        return self._all[: self._count]
+
+    def append(self, rows: Array) -> None:
+        """More of them."""
+        last = self._count + len(rows)
+        while last > len(self._all):
+            self._all = np.concatenate([self._all, np.empty_like(self._all)])
+        self._all[self._count : last] = rows
+        self._count = last
+
+    def cut(self, count: int) -> None:
+        """Only the first so many."""
+        self._count = min(count, self._count)
+
+
 class Traffic:
     """
     The counters at each instant that was drawn, cumulative since the world began.
@@ -64,11 +92,11 @@ class Traffic:
         # Stable's pods have served for long when the world begins; the candidate's are new.
         self._cold_from = np.where(self.version_of == STABLE, -np.inf, 0.0)
         rows = {Site.GATEWAY: PLACES, Site.PODS: len(self.version_of), Site.EXPORTER: 2}
-        self._times = np.full(1, began)
-        self._counters = {
-            site: np.zeros((1, count, exports.columns)) for site, count in rows.items()
-        }
-        self._drawn = 1
+        self._times = Growing(())
+        self._times.append(np.full(1, began))
+        self._counters = {site: Growing((count, exports.columns)) for site, count in rows.items()}
+        for site, each in self._counters.items():
+            each.append(np.zeros((1, rows[site], exports.columns)))
         self.shift([(STABLE, 1.0)])
 
     # --- what was counted -----------------------------------------------------------------
@@ -76,27 +104,29 @@ class Traffic:
     @property
     def drawn(self) -> int:
         """How many instants were drawn; the next one gets this index."""
-        return self._drawn
+        return len(self._times)
 
     def counters(self, site: Site) -> Array:
         """By instant, row (place, pod or version) and column."""
-        return self._counters[site]
+        return self._counters[site].rows
 
-    def index_at(self, time: float) -> int:
-        """The last instant that is not after a time; 0 is the beginning."""
-        return max(0, int(np.searchsorted(self._times[: self._drawn], time, side="right")) - 1)
+    def index_at(self, times: Times) -> NDArray[np.int64]:
+        """The last instants that are not after the times; 0 is the beginning."""
+        return np.maximum(np.searchsorted(self._times.rows, times, side="right") - 1, 0)
 
     def count_of(self, version: int) -> tuple[int, int]:
         """Requests that a version got up to the last instant, and how many it answered badly."""
-        row = self._counters[Site.EXPORTER][self._drawn - 1, version]
+        row = self.counters(Site.EXPORTER)[-1, version]
         return int(row[REQUESTS]), int(row[BAD])
 
     # --- what changes ---------------------------------------------------------------------
 
     def cut(self, now: float) -> None:
         """Nothing is known beyond `now`, and everything up to it is."""
-        self._drawn = self.index_at(now) + 1
-        if self._times[self._drawn - 1] < now:
+        count = int(self.index_at(np.array(now))) + 1
+        for each in (self._times, *self._counters.values()):
+            each.cut(count)
+        if self._times.rows[-1] < now:
             self.draw(np.array([now]))
 
     def shift(self, weights: Sequence[tuple[int, float]]) -> None:
@@ -118,7 +148,7 @@ class Traffic:
     def replace_pod(self, pod: int) -> None:
         """From the last instant on another pod is in this one's place."""
         self._factors[pod] = self._factor(int(self.version_of[pod]))
-        self._cold_from[pod] = self._counters[Site.PODS][self._drawn - 1, pod, REQUESTS]
+        self._cold_from[pod] = self.counters(Site.PODS)[-1, pod, REQUESTS]
         self._errors = self._error_rates * self._factors[self._pods]
 
     def _factor(self, version: int) -> float:
@@ -150,7 +180,7 @@ class Traffic:
 
     def draw(self, times: Times) -> None:
         """What users do until each of the times, which ascend from the last instant on."""
-        edges = np.concatenate([self._times[self._drawn - 1 : self._drawn], times]) - self._created
+        edges = np.concatenate([self._times.rows[-1:], times]) - self._created
         expected = np.maximum(np.diff(self._scenario.expected(edges)), 0.0)
         drift = self._scenario.factors((edges[1:] + edges[:-1]) / 2)[:, None]
         cells = self._cells(expected[:, None] * self._shares, drift)
@@ -158,14 +188,13 @@ class Traffic:
         for each in self._exports.rates:
             rates = np.array(each.rates)[self.version_of] * drift * np.diff(edges)[:, None]
             pods[..., each.column] = self._draw.poisson(rates)
-        self._append(
-            times,
-            {
-                Site.GATEWAY: self._by_place @ cells,
-                Site.PODS: pods,
-                Site.EXPORTER: self._by_version @ pods,
-            },
-        )
+        self._times.append(times)
+        for site, more in (
+            (Site.GATEWAY, self._by_place @ cells),
+            (Site.PODS, pods),
+            (Site.EXPORTER, self._by_version @ pods),
+        ):
+            self._counters[site].append(self.counters(site)[-1] + np.cumsum(more, axis=0))
 
     def _cells(self, expected: Array, drift: Array) -> Array:
         """By interval, cell and column."""
@@ -204,7 +233,7 @@ class Traffic:
         if not self._warmups.any():
             return np.zeros_like(sent)
         by_pod = sent @ self._by_pod.T
-        before = self._counters[Site.PODS][self._drawn - 1, :, REQUESTS] - self._cold_from
+        before = self.counters(Site.PODS)[-1, :, REQUESTS] - self._cold_from
         served = before + np.cumsum(by_pod, axis=0) - by_pod
         left = np.maximum(self._warmups - served[:, self._pods], 0)
         return np.minimum(sent, left).astype(np.int64)
@@ -228,20 +257,6 @@ class Traffic:
             if part.any():
                 buckets += self._draw.multinomial(part, chance)
         return np.cumsum(buckets[..., :-1], axis=-1)
-
-    def _append(self, times: Times, more: dict[Site, Array]) -> None:
-        first, last = self._drawn, self._drawn + len(times)
-        while last > len(self._times):
-            self._times = np.concatenate([self._times, np.empty_like(self._times)])
-            self._counters = {
-                site: np.concatenate([each, np.empty_like(each)])
-                for site, each in self._counters.items()
-            }
-        self._times[first:last] = times
-        for site, each in more.items():
-            known = self._counters[site]
-            known[first:last] = known[first - 1] + np.cumsum(each, axis=0)
-        self._drawn = last
 
 
 def _shares_of(
