@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 import kube
 import operator_chart
 from shop import Shop
+
+RUN = uuid4().hex[:6]
+"""Part of each namespace: what an earlier run left in Prometheus is not this one's past."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +36,8 @@ def shop(request: pytest.FixtureRequest, operator: None) -> Iterator[Shop]:  # n
     """A namespace with v1 behind its route; taken down after the test."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_")).strip("-")[:40]
     unique = f"{zlib.crc32(request.node.nodeid.encode()):08x}"
-    shop = Shop(f"t-{name}-{unique}")
+    name = f"t-{name}-{unique}"
+    shop = Shop(f"{name}-{RUN}", Path("build", "load", name))
     shop.open()
     shop.deploy("v1", replicas=2)
     shop.route("digits-v1")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import requests
+
 import kube
 from kube import Manifest
 from workloads import manifests
@@ -38,6 +40,8 @@ class Shop:
     """Everything of one user. `host` keeps the routes of different shops apart."""
 
     namespace: str
+    records: Path = Path("build", "load")
+    """Where it is written down what users got."""
     load: Load | None = None
     deployed: list[str] = field(default_factory=list)
 
@@ -79,6 +83,16 @@ class Shop:
             kube.rollout_pods_are_ready(self.namespace, name)
         return name
 
+    def pods(self, name: str) -> list[Manifest]:
+        """The pods of a Deployment, by name."""
+        found = kube.listed("pods", self.namespace, "-l", f"app={name}")
+        return sorted(found, key=lambda pod: pod["metadata"]["name"])
+
+    def tell(self, pod: Manifest, **behaviour: Any) -> None:
+        """Have one pod of the controllable server behave differently from now on."""
+        url = f"http://{pod['status']['podIP']}:{manifests.METRICS_PORT}/control"
+        requests.put(url, json=behaviour, timeout=5).raise_for_status()
+
     def route(self, backend: str, name: str = ROLLOUT, *, names_version: bool = True) -> None:
         """The user's own route, all traffic on one version, and the proof that it works."""
         route = manifests.http_route(name, self.host, backend, namespace=self.namespace)
@@ -104,7 +118,7 @@ class Shop:
             rate=rate,
             feedback=f"http://feedback.{self.namespace}.svc.cluster.local:8080",
             label_delay_seconds=options.pop("label_delay_seconds", 0.5),
-            directory=Path("build") / "load" / self.namespace,
+            directory=self.records,
             **options,
         )
         first = kube.wait_until(
@@ -157,6 +171,21 @@ class Shop:
         found = [each for each in self.status(name).get("conditions", []) if each["type"] == kind]
         return found[0] if found else {}
 
+    def guardrail(self, name: str) -> Manifest:
+        """What status says of a guardrail; empty while it says nothing."""
+        found = [each for each in self.status().get("guardrails", []) if each["name"] == name]
+        return found[0] if found else {}
+
+    def events(self, reason: str) -> list[Manifest]:
+        """The Events of the rollout with a reason."""
+        about = f"involvedObject.kind=ModelRollout,involvedObject.name={ROLLOUT},reason={reason}"
+        return kube.listed("events", self.namespace, "--field-selector", about)
+
+    def event(self, reason: str) -> Manifest:
+        """The only Event with a reason; it is told right after the status that has the fact."""
+        (event,) = kube.wait_until(lambda: self.events(reason), 10, f"Event {reason}")
+        return event
+
     def phase_is(self, *phases: str, seconds: float, name: str = ROLLOUT) -> Manifest:
         """Wait for a phase; the status then."""
 
@@ -198,6 +227,18 @@ class Shop:
         """The weights on the route."""
         refs = kube.get("httproute", name, self.namespace)["spec"]["rules"][rule]["backendRefs"]
         return {each["name"]: each.get("weight", 1) for each in refs}
+
+
+def rolled_back(shop: Shop, seconds: float = 120) -> Manifest:
+    """Wait for the rollback, and check what must be true after any; the status then."""
+    status = shop.phase_is("RolledBack", seconds=seconds)
+    assert shop.condition("Promoted")["status"] == "False"
+    assert shop.condition("Ready")["status"] == "False"
+    assert set(shop.backends()) == {"digits-v1"}
+    moment = now() + 1
+    kube.wait_until(lambda: len(shop.requests(moment)) > 100, 20, "requests after the rollback")
+    assert shop.versions(moment) == {"digits-v1"}
+    return status
 
 
 def now() -> float:

@@ -5,19 +5,7 @@ from __future__ import annotations
 import pytest
 
 import kube
-from shop import ACCURACY, ERRORS, LATENCY, Shop, now
-
-
-def rolled_back(shop: Shop, seconds: float = 120) -> kube.Manifest:
-    """Wait for the rollback, and check what must be true after any."""
-    status = shop.phase_is("RolledBack", seconds=seconds)
-    assert shop.condition("Promoted")["status"] == "False"
-    assert shop.condition("Ready")["status"] == "False"
-    assert set(shop.backends()) == {"digits-v1"}
-    moment = now() + 1
-    kube.wait_until(lambda: len(shop.requests(moment)) > 100, 20, "requests after the rollback")
-    assert shop.versions(moment) == {"digits-v1"}
-    return status
+from shop import ACCURACY, ERRORS, LATENCY, Shop, now, rolled_back
 
 
 def test_a_good_version_is_promoted_and_no_user_notices(shop: Shop) -> None:
