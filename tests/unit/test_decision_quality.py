@@ -159,10 +159,12 @@ def test_the_z_test_adds_all_requests_up():
             assert ((k_c / n_c - k_b / n_b) / error > norm.isf(0.05)) == (at == look)
 
 
-def test_the_confidence_sequence_of_requests_is_the_mixture_of_its_weighted_sum():
+@pytest.mark.parametrize("bound", [Bound(1.0), Bound(1.5, 0.001)])
+def test_the_confidence_sequence_of_requests_is_the_mixture_of_its_weighted_sum(bound):
     """The mixture by numerical integration over its half-normal prior."""
     batch = drawn(SHORT, runs=1)
-    (look,) = methods.confidence_sequence(batch)
+    (look,) = methods.confidence_sequence(batch, bound)
+    ratio = bound.ratio
     rho = means.tuned_rho(methods.TUNED_FOR_REQUESTS, 0.1)
     slopes = np.linspace(0, 12 / math.sqrt(rho), 20_001)
     prior = 2 * norm.pdf(slopes * math.sqrt(rho)) * math.sqrt(rho)
@@ -170,19 +172,21 @@ def test_the_confidence_sequence_of_requests_is_the_mixture_of_its_weighted_sum(
         n_b, k_b = np.sum(column(batch.stable, 0)[: at + 1], axis=0)
         n_c, k_c = np.sum(column(batch.candidate, 0)[: at + 1], axis=0)
         v = n_b + n_c
-        s = (k_c / 0.05 - k_b / 0.95) / math.sqrt((k_c / 0.05**2 + k_b / 0.95**2) / v)
+        total = k_c / 0.05 - ratio * k_b / 0.95 - bound.absolute * v
+        s = total / math.sqrt((k_c / 0.05**2 + ratio**2 * k_b / 0.95**2) / v)
         evidence = np.trapezoid(prior * np.exp(slopes * s - slopes**2 * v / 2), slopes)
         assert (evidence >= 1 / ALPHA and k_b + k_c >= methods.LEAST_EVENTS) == (at == look)
 
 
-def test_evidence_from_window_means_is_the_operators():
+@pytest.mark.parametrize("bound", [Bound(1.0), Bound(1.5, 0.001)])
+def test_evidence_from_window_means_is_the_operators(bound):
     batch = drawn(SHORT)
-    log_e = methods.log_harm_of_means(batch)
+    log_e = methods.log_harm_of_means(batch, bound)
     for run in range(3):
         pairs = zip(column(batch.stable, run), column(batch.candidate, run), strict=True)
         batches = [means.Batch(*stable, *candidate) for stable, candidate in pairs]
         for at in (10, means.LEAST_WINDOWS - 1, 60, 239):
-            expected = means.log_harm(means.moments(batches[: at + 1]))
+            expected = means.log_harm(means.moments(batches[: at + 1], bound.ratio, bound.absolute))
             assert log_e[at, run] == pytest.approx(expected)
 
 

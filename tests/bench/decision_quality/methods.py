@@ -66,8 +66,11 @@ def methods_of(world: Errors | Latencies) -> dict[str, Method]:
         names[KAYENTA] = mann_whitney(windows, mean_seconds)
         names[f"{KAYENTA}, of p99"] = mann_whitney(windows, p99)
     names["z-test at each look"] = z_test
-    names["confidence sequence, requests"] = confidence_sequence
-    names[WINDOW_MEANS] = lambda batch: first(log_harm_of_means(batch) >= math.log(1 / ALPHA))
+    bound = world.tolerance
+    names["confidence sequence, requests"] = lambda batch: confidence_sequence(batch, bound)
+    names[WINDOW_MEANS] = lambda batch: first(
+        log_harm_of_means(batch, bound) >= math.log(1 / ALPHA)
+    )
     return names
 
 
@@ -211,17 +214,18 @@ def z_score(n_b: Array, k_b: Array, n_c: Array, k_c: Array) -> Array:
     return difference / np.sqrt(np.maximum(variance, 1e-300)) * (variance > 0)
 
 
-def confidence_sequence(batch: Batch) -> Looks:
+def confidence_sequence(batch: Batch, bound: Bound) -> Looks:
     """
-    An asymptotic confidence sequence for the difference of the rates lies above 0.
+    An asymptotic confidence sequence for what the candidate's rate is above the bound lies above 0.
 
     Each request is weighted with its chance to get to its version, so that drift and changing
     weights do no harm (Waudby-Smith et al., arXiv 2103.06476; Ham et al., arXiv 2210.08639).
     """
     stable, candidate, weight = batch.stable, batch.candidate, batch.weight
-    total = (candidate.k / weight - stable.k / (1 - weight)).cumsum(axis=0)
-    variance = (candidate.k / weight**2 + stable.k / (1 - weight) ** 2).cumsum(axis=0)
+    ours, theirs = 1 / weight, bound.ratio / (1 - weight)
     requests = (stable.n + candidate.n).cumsum(axis=0)
+    total = (candidate.k * ours - stable.k * theirs).cumsum(axis=0) - bound.absolute * requests
+    variance = (candidate.k * ours**2 + stable.k * theirs**2).cumsum(axis=0)
     deviation = np.sqrt(np.maximum(variance, 1e-300) / np.maximum(requests, 1))
     rho = means.tuned_rho(TUNED_FOR_REQUESTS, 2 * ALPHA)
     log_e = log_normal_mixture(total / deviation, requests, rho)
@@ -229,9 +233,9 @@ def confidence_sequence(batch: Batch) -> Looks:
     return first(is_begun & (log_e >= math.log(1 / ALPHA)))
 
 
-def log_harm_of_means(batch: Batch) -> Array:
+def log_harm_of_means(batch: Batch, bound: Bound) -> Array:
     """
-    `modelrollout.stats.means.log_harm` at each look, ratio 1: evidence from means of windows.
+    `modelrollout.stats.means.log_harm` at each look: evidence from means of windows.
 
     Of failures per request, or of seconds per answer. It is what the operator's guardrail `mean`
     does.
@@ -239,8 +243,8 @@ def log_harm_of_means(batch: Batch) -> Array:
     stable, candidate = batch.stable, batch.candidate
     is_seen = (stable.n > 0) & (candidate.n > 0)
     n_b, n_c = np.maximum(stable.n, 1), np.maximum(candidate.n, 1)
-    weight = np.where(is_seen, n_c * n_b / (n_b + n_c), 0.0)
-    difference = _sum(candidate) / n_c - _sum(stable) / n_b
+    weight = np.where(is_seen, n_c * n_b / (n_b + bound.ratio**2 * n_c), 0.0)
+    difference = _sum(candidate) / n_c - bound.ratio * _sum(stable) / n_b - bound.absolute
     windows = is_seen.cumsum(axis=0)
     total, moment, second = ((weight * difference**power).cumsum(axis=0) for power in (0, 1, 2))
     return _log_evidence(windows, total, moment, second)
