@@ -264,8 +264,12 @@ def _slice_statuses(
 
 
 def _share(log_e: float, error_rate: float) -> str:
-    """Evidence as a share of what decides; below zero it speaks for the other side."""
-    return f"{log_e / -math.log(error_rate):.2f}"
+    """
+    Evidence as a share of what decides; below zero it speaks for the other side.
+
+    Rounded down: 1.00 is said of what has decided, not of what is about to.
+    """
+    return f"{math.floor(100 * log_e / -math.log(error_rate)) / 100:.2f}"
 
 
 def _telling(checkpoint: GuardrailCheckpoint) -> tuple[int, int]:
