@@ -291,4 +291,4 @@ def test_a_pass_changes_nothing_that_it_has_read(candidate):
 
 
 def as_json(body):
-    return json.dumps(body, allow_nan=False)
+    return json.dumps(body, allow_nan=False, default=lambda spec: spec.to_dict())

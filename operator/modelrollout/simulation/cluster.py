@@ -53,6 +53,8 @@ class Store:
     events: list[Object] = field(default_factory=list)
     _objects: dict[str, dict[str, Object]] = field(default_factory=dict)
     """By plural and name."""
+    _lists: dict[str, dict[str, list[Object]]] = field(default_factory=dict)
+    """What was listed, by plural and selector, until an object of the kind is written."""
     _version: int = 0
 
     async def get(self, resource: Resource, _namespace: str, name: str) -> Object:
@@ -63,12 +65,15 @@ class Store:
         self, resource: Resource, _namespace: str | None = None, selector: str = ""
     ) -> list[Object]:
         """All objects of a kind that have the labels."""
-        wanted = dict(each.split("=") for each in selector.split(",") if each)
-        return [
-            each
-            for each in self._objects.get(resource.plural, {}).values()
-            if wanted.items() <= each["metadata"]["labels"].items()
-        ]
+        known = self._lists.setdefault(resource.plural, {})
+        if selector not in known:
+            wanted = dict(each.split("=") for each in selector.split(",") if each)
+            known[selector] = [
+                each
+                for each in self._objects.get(resource.plural, {}).values()
+                if wanted.items() <= each["metadata"]["labels"].items()
+            ]
+        return known[selector]
 
     async def create(self, resource: Resource, _namespace: str, body: Object) -> Object:
         """A new object, or Conflict. Events are only kept."""
@@ -124,6 +129,7 @@ class Store:
         self._version += 1
         body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self._version)}}
         self._objects.setdefault(resource.plural, {})[body["metadata"]["name"]] = body
+        self._lists.pop(resource.plural, None)
         for tell in self.written:
             tell(resource, body)
         return body
@@ -203,9 +209,9 @@ def furnish(store: Store, manifest: Object, pods: tuple[int, int]) -> None:
     """What the manifest names, running and at rest, and the ModelRollout itself."""
     meta = manifest["metadata"]
     name, namespace = meta["name"], meta["namespace"]
-    rollout = named(name, namespace, generation=1)
-    store.put(ROLLOUTS, {**rollout, "spec": manifest["spec"]})
+    # Kept as it was understood: parsing it again in each pass would tell nothing new.
     spec = api.ModelRolloutSpec.model_validate(manifest["spec"])
+    store.put(ROLLOUTS, {**named(name, namespace, generation=1), "spec": spec})
     for version, count in zip((spec.stable, spec.candidate), pods, strict=True):
         for resource, body in _workload(version, namespace, spec.port, count):
             store.put(resource, body)

@@ -8,7 +8,6 @@ The same manifest, world and seed give the same run, to the last request.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import math
@@ -27,6 +26,7 @@ from modelrollout.core.steps import steps_of
 from modelrollout.reconcile import reconcile
 from modelrollout.simulation.cluster import Gateway, Store, Weights, furnish, replica_set_of
 from modelrollout.simulation.exports import Exports, Site, exports_of
+from modelrollout.simulation.loop import InstantLoop
 from modelrollout.simulation.metrics import Prometheus, VersionNames
 from modelrollout.simulation.scenario import Scenario
 from modelrollout.simulation.scrapes import Scraper, Target
@@ -139,7 +139,7 @@ class Simulation:
 
     def run(self) -> Result:
         """Until it is decided and everything is at rest, or nothing more happens by itself."""
-        return asyncio.run(self._run())
+        return InstantLoop().run(self._run())
 
     async def _run(self) -> Result:
         end = CREATED + longest_seconds(self._spec, self._scenario)
