@@ -93,7 +93,7 @@ class Simulation:
         self._scenario = scenario
         self._meta = manifest["metadata"]
         self.now = CREATED
-        requests, self._fate, self._crashes = np.random.default_rng(seed).spawn(3)
+        requests, self._fate, self._doom = np.random.default_rng(seed).spawn(3)
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._look_at = CREATED
@@ -270,7 +270,7 @@ class Simulation:
 
     def _disturb(self) -> None:
         is_due = self.now - CREATED >= self._scenario.operator_crashes_from_seconds
-        if is_due and self._crashes.random() < self._scenario.operator_crashes:
+        if is_due and self._doom.random() < self._scenario.operator_crashes:
             raise Crash
 
 
