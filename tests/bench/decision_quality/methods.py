@@ -36,8 +36,8 @@ WINDOW_MEANS = "confidence sequence, window means"
 KAYENTA = "Mann-Whitney, Kayenta's judge"
 ORACLE = "oracle: SPRT that knows both rates"
 
-FLAGGER_FAILURES = 5
-"""Flagger's documentation: checks of one minute, rolled back at the fifth that failed."""
+FLAGGER_FAILURES = 10
+"""Flagger's documentation: checks of one minute, rolled back at the tenth that failed."""
 ARGO_FAILURES = 4
 ARGO_POINTS = 5
 """Argo Rollouts' documentation: measurements of five minutes, at most three may fail."""
