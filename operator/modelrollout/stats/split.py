@@ -22,6 +22,9 @@ _CONCENTRATIONS: Final = (100.0, 1_000.0, 10_000.0)
 SPLIT_POINTS: Final[int] = len(_CONCENTRATIONS)
 """Grid points of the evidence of a mismatch."""
 
+# An edge nearer to 1 than this has no number above it that is not 1.
+_ROUNDING: Final = 1e-9
+
 # Alternatives beyond a tolerated share: fractions of the way from its edge to 0 or 1.
 _STEPS_BEYOND: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 
@@ -78,7 +81,7 @@ def log_mismatch_beyond(requests: Sequence[float], share: float, tolerance: floa
 
 def _log_beyond(inside: float, outside: float, edge: float) -> list[float]:
     """Log likelihood ratios of shares above the edge; zeros where nothing lies above it."""
-    if not 0 < edge < 1:
+    if not 0 < edge < 1 - _ROUNDING:
         return [0.0] * len(_STEPS_BEYOND)
     further = [edge + step * (1 - edge) for step in _STEPS_BEYOND]
     return [inside * math.log(x / edge) + outside * math.log((1 - x) / (1 - edge)) for x in further]
