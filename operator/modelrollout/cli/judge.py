@@ -14,6 +14,7 @@ import click
 from pydantic import ValidationError
 
 from modelrollout.api.v1alpha1 import Difference, Verdict
+from modelrollout.core.analysis import share_of
 from modelrollout.core.collect import COMMON, ENOUGH_TO_CHOOSE
 from modelrollout.core.forecast import bound_text, percent
 from modelrollout.stats import counts, histograms, intervals
@@ -228,8 +229,8 @@ def _message(record: Record, question: Question, verdict: Verdict, looks: Sequen
     if first is None or verdict is Verdict.INCONCLUSIVE:
         last = looks[-1]
         return (
-            f"after window {last.window} harm is {_share(last.harm, question)} and safety"
-            f" {_share(last.safety, question)} of what decides"
+            f"after window {last.window} harm is {share_of(last.harm, question.alpha)} and safety"
+            f" {share_of(last.safety, question.alpha)} of what decides"
         )
     what = "harm" if verdict is Verdict.FAIL else "safety"
     earlier = next((each for each in looks if each.verdict is not Verdict.INCONCLUSIVE), first)
@@ -506,9 +507,9 @@ def _look_cells(
             f"{stable[0]:g}" if record.thresholds else _of(*stable),
             f"{candidate[0]:g}" if record.thresholds else _of(*candidate),
             f"{look.harm:.2f}",
-            _share(look.harm, question),
+            share_of(look.harm, question.alpha),
             f"{look.safety:.2f}",
-            _share(look.safety, question),
+            share_of(look.safety, question.alpha),
             "" if look.verdict is Verdict.INCONCLUSIVE else look.verdict,
         )
 
@@ -527,11 +528,6 @@ def _estimate_cells(estimates: Sequence[Estimate]) -> Iterator[tuple[str, ...]]:
             " to ".join(f"{x:.3g}" for x in each.ratio),
             " to ".join(percent(x) for x in each.difference),
         )
-
-
-def _share(log_e: float, question: Question) -> str:
-    """Of what decides, rounded down: 1.00 is said of what has decided."""
-    return f"{math.floor(100 * log_e / question.needed) / 100:.2f}"
 
 
 def _of(n: float, k: float) -> str:

@@ -213,7 +213,7 @@ def _comparison(
     harm_rate, alpha, beta = rates
     shown = _telling(checkpoint)
     message = _figures(measure, checkpoint, shown)
-    slices = _slice_statuses(measure, checkpoint, evidence, alpha)
+    slices = _slice_statuses(measure, checkpoint, evidence, alpha, shown)
     if not evidence.is_trusted:
         message = f"{UNTRUSTED}; {message}"
     if is_culprit:
@@ -232,15 +232,19 @@ def _comparison(
         message=message[:1024],
         stable=_estimate(checkpoint.stable, shown[0]),
         candidate=_estimate(checkpoint.candidate, shown[1]),
-        harm=_share(evidence.harm, harm_rate),
-        safety=_share(evidence.safety, beta),
-        placebo=_share(evidence.placebo, alpha) if checkpoint.placebo else None,
+        harm=share_of(evidence.harm, harm_rate),
+        safety=share_of(evidence.safety, beta),
+        placebo=share_of(evidence.placebo, alpha) if checkpoint.placebo else None,
         slices=slices,
     )
 
 
 def _slice_statuses(
-    measure: Measure, checkpoint: GuardrailCheckpoint, evidence: _Evidence, alpha: float
+    measure: Measure,
+    checkpoint: GuardrailCheckpoint,
+    evidence: _Evidence,
+    alpha: float,
+    shown: tuple[int, int],
 ) -> tuple[SliceStatus, ...]:
     """The worst first; those from 1 on are named with false discovery rate alpha (e-BH)."""
     if not measure.slices:
@@ -251,19 +255,18 @@ def _slice_statuses(
         share = evidence.slices[each.name] / math.log(measure.slices / alpha)
         # What is named together needs less than what is named alone.
         share = max(share, 1.0) if each.name in named else min(share, 0.99)
-        column = _telling(checkpoint)
         found.append(
             SliceStatus(
                 name=each.name,
                 harm=f"{share:.2f}",
-                stable=_estimate(each.stable, column[0]),
-                candidate=_estimate(each.candidate, column[1]),
+                stable=_estimate(each.stable, shown[0]),
+                candidate=_estimate(each.candidate, shown[1]),
             )
         )
     return tuple(found)
 
 
-def _share(log_e: float, error_rate: float) -> str:
+def share_of(log_e: float, error_rate: float) -> str:
     """
     Evidence as a share of what decides; below zero it speaks for the other side.
 
