@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import accumulate, combinations, pairwise
 
 from modelrollout.core.evidence import Grid, Histogram, Kind, Query, Selector, Series
 from modelrollout.errors import MetricsUnavailable
@@ -359,4 +359,5 @@ def histogram(metric: str, series: Iterable[Series], start: float) -> Histogram:
             is_restart = any(value < was for value, was in zip(later, sooner, strict=True))
             for index, value in enumerate(later):
                 cumulative[index] += value - (0.0 if is_restart else sooner[index])
-    return Histogram(bounds=tuple(bounds), cumulative=tuple(cumulative))
+    # A restart that no bound's count shows leaves more below a bound than below the next one.
+    return Histogram(bounds=tuple(bounds), cumulative=tuple(accumulate(cumulative, max)))
