@@ -1,0 +1,78 @@
+"""How users' requests reach the two versions, as a user writes it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from modelrollout.api.fields import ApiModel, Hostname, Name, Rule, atomic, given
+
+
+class GatewayReference(ApiModel):
+    """A Gateway to attach the managed route to."""
+
+    name: Name
+    """name is the Gateway's name."""
+    namespace: Name | None = None
+    """namespace is the Gateway's namespace; it defaults to the rollout's. The Gateway decides through allowedRoutes whom it accepts."""
+    section_name: Name | None = None
+    """sectionName selects one listener of the Gateway."""
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of a managed route when the ModelRollout is deleted."""
+
+    KEEP = "Keep"
+    DELETE = "Delete"
+
+
+class GatewayAPI(ApiModel):
+    """Traffic through a Gateway API HTTPRoute: the user's (route) or the operator's (gateway)."""
+
+    rules = (
+        Rule(
+            "has(self.route) != has(self.gateway)",
+            "give exactly one of route (attach to your HTTPRoute) and gateway (the operator owns one)",
+            lambda it: given(it.route, it.gateway) == 1,
+        ),
+        Rule(
+            "!has(self.rule) || has(self.route)",
+            "rule names a rule of your own HTTPRoute: give route as well",
+            lambda it: it.rule is None or it.route is not None,
+        ),
+        Rule(
+            "!has(self.hostnames) || has(self.gateway)",
+            "hostnames belong to a route that the operator owns: give gateway, not route",
+            lambda it: it.hostnames is None or it.gateway is not None,
+        ),
+        Rule(
+            "!has(self.deletionPolicy) || has(self.gateway)",
+            "deletionPolicy belongs to a route that the operator owns: give gateway, not route",
+            lambda it: it.deletion_policy is None or it.gateway is not None,
+        ),
+    )
+    route: Name | None = None
+    """route names an existing HTTPRoute in the rollout's namespace. Only the backendRefs of the two versions in one of its rules are edited."""
+    rule: Name | None = None
+    """rule is the name of the rule to edit. It may be left out when the HTTPRoute has a single rule."""
+    gateway: GatewayReference | None = None
+    """gateway makes the operator own an HTTPRoute of the rollout's name, attached to this Gateway."""
+    hostnames: (
+        Annotated[
+            tuple[Hostname, ...],
+            atomic(16),
+        ]
+        | None
+    ) = None
+    """hostnames of the route that the operator owns."""
+    deletion_policy: DeletionPolicy | None = None
+    """deletionPolicy says whether the route that the operator owns stays (Keep, the default) or goes (Delete) with the ModelRollout."""
+
+
+class Traffic(ApiModel):
+    """How users' requests reach the two versions."""
+
+    gateway_api: Annotated[GatewayAPI, Field(alias="gatewayAPI")]
+    """gatewayAPI moves traffic through a Gateway API HTTPRoute."""
