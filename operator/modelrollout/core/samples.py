@@ -9,11 +9,13 @@ left out with a complaint that `windows` shows where nothing else could be read.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, combinations, pairwise
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import accumulate, chain, combinations, pairwise
+from operator import sub
 
 from modelrollout.core.evidence import Grid, Histogram, Kind, Query, Selector, Series
 from modelrollout.errors import MetricsUnavailable
@@ -31,11 +33,16 @@ PUNCTUALITY = 0.9
 
 TARGET_LABELS = frozenset({"namespace", "job", "instance", "pod"})
 REPLICA_LABELS = frozenset({"prometheus_replica", "prometheus", "replica", "__replica__"})
+LABELS_KEPT = 4096
+"""Of so many series it is remembered what their labels say: the same ones come in every pass."""
 
 Labels = tuple[tuple[str, str], ...]
+Times = tuple[float, ...]
+"""Of scrapes, Unix seconds, ascending."""
 Row = tuple[float, ...]
 """Values of one scrape: a counter's only value, or a histogram's +Inf and threshold buckets."""
-Rows = dict[float, Row]
+Rows = tuple[Times, tuple[Row, ...]]
+"""When it was scraped, and what it was then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +76,9 @@ class Track:
     target: Labels
     slice: str
     """The value of the label that the query is sliced by; empty where it has none."""
-    rows: Rows
+    times: Times
+    rows: tuple[Row, ...]
+    """One for each of the times."""
     before: Row | None
     is_base: bool
     """Exposure is counted from it; without it the version was not seen."""
@@ -80,8 +89,8 @@ class Scene:
     """The samples, ordered."""
 
     tracks: tuple[Track, ...]
-    scrapes: Mapping[Labels, tuple[float, ...]]
-    """Times at which each target was scraped, ascending."""
+    scrapes: Mapping[Labels, Times]
+    """When each target was scraped."""
     complaint: str
     """What was wrong with the samples that had to be left out."""
     complained: float
@@ -149,11 +158,19 @@ def scene_of(query: Query, samples: Samples) -> Scene:
                     complaint, complained = sentence, time
             _refuse_twins(selector, version, series)
         tracks += _tracks(query, version, found)
-    # What is wrong with one series of a scrape taints the scrape: events and total stay in step.
-    for each in tracks:
-        for time in spoiled.get(each.target, ()):
-            each.rows.pop(time, None)
+    if spoiled:
+        # What is wrong with one series of a scrape taints it: events and total stay in step.
+        tracks = [_without(each, spoiled[each.target]) for each in tracks]
     return Scene(tuple(tracks), _scrapes(tracks), complaint, complained)
+
+
+def _without(track: Track, spoiled: set[float]) -> Track:
+    kept = [at for at, time in enumerate(track.times) if time not in spoiled]
+    return replace(
+        track,
+        times=tuple(track.times[at] for at in kept),
+        rows=tuple(track.rows[at] for at in kept),
+    )
 
 
 def _unusable(
@@ -184,7 +201,7 @@ def _refuse_twins(selector: Selector | None, version: str, series: Iterable[Seri
     """Two servers that scrape one target do so at different times; one server does it at once."""
     twins: dict[Labels, list[Series]] = defaultdict(list)
     for each in series:
-        core = tuple(pair for pair in each.labels if pair[0] not in REPLICA_LABELS)
+        core = _without_replica(each.labels)
         if len(core) < len(each.labels):
             twins[core].append(each)
     for group in twins.values():
@@ -202,30 +219,35 @@ def _refuse_twins(selector: Selector | None, version: str, series: Iterable[Seri
                 )
 
 
+@lru_cache(maxsize=LABELS_KEPT)
+def _without_replica(labels: Labels) -> Labels:
+    return tuple(pair for pair in labels if pair[0] not in REPLICA_LABELS)
+
+
 def _tracks(query: Query, version: str, found: Found) -> Iterator[Track]:
     if query.total is not None:
+        totals = _counters(found.total_before)
         for labels, rows in _counters(found.total).items():
-            before = _last(_counters(found.total_before).get(labels))
-            yield _track(query, version, labels, rows, before, is_base=True)
+            yield _track(query, version, labels, rows, totals.get(labels), is_base=True)
     if query.kind is Kind.DISTRIBUTION:
         tracks = _histograms(query, version, found.events, (math.inf, *query.thresholds))
         earlier = _histograms(query, version, found.events_before, (math.inf,))
     else:
         tracks, earlier = _counters(found.events), _counters(found.events_before)
     for labels, rows in tracks.items():
-        before = _last(earlier.get(labels))
-        yield _track(query, version, labels, rows, before, is_base=query.total is None)
+        yield _track(query, version, labels, rows, earlier.get(labels), is_base=query.total is None)
 
 
 def _track(
-    query: Query, version: str, labels: Labels, rows: Rows, before: Row | None, *, is_base: bool
+    query: Query, version: str, labels: Labels, rows: Rows, earlier: Rows | None, *, is_base: bool
 ) -> Track:
     sliced = dict(labels).get(query.slice_label, "") if query.slice_label else ""
-    return Track(version, _target(labels), sliced, rows, before, is_base)
+    before = earlier[1][-1] if earlier and earlier[1] else None
+    return Track(version, _target(labels), sliced, *rows, before, is_base)
 
 
 def _counters(series: Iterable[Series]) -> dict[Labels, Rows]:
-    return {each.labels: dict(zip(each.times, zip(each.values), strict=True)) for each in series}
+    return {each.labels: (each.times, tuple(zip(each.values))) for each in series}
 
 
 def _histograms(
@@ -248,29 +270,32 @@ def _buckets(metric: str, series: Iterable[Series]) -> dict[Labels, dict[float, 
     """The buckets of each histogram by upper bound; bounds are numbers, however written."""
     histograms: dict[Labels, dict[float, Series]] = defaultdict(dict)
     for each in series:
-        bound = dict(each.labels).get("le", "")
         try:
-            upper = float(bound)
+            labels, upper = _bucket(each.labels)
         except ValueError:
+            bound = dict(each.labels).get("le", "")
             raise MetricsUnavailable(
                 f'{metric}_bucket has a series with le="{bound}": it is not a classic histogram.'
             ) from None
-        labels = tuple(pair for pair in each.labels if pair[0] != "le")
         histograms[labels][upper] = each
     return histograms
+
+
+@lru_cache(maxsize=LABELS_KEPT)
+def _bucket(labels: Labels) -> tuple[Labels, float]:
+    """Which histogram a series is a bucket of, and its upper bound."""
+    upper = float(dict(labels).get("le", ""))
+    return tuple(pair for pair in labels if pair[0] != "le"), upper
 
 
 def _joined(columns: Sequence[Series]) -> Rows:
     """One row for each scrape that has all the columns."""
     times = columns[0].times
     if all(each.times == times for each in columns):
-        return dict(zip(times, zip(*(each.values for each in columns), strict=True), strict=True))
+        return times, tuple(zip(*(each.values for each in columns), strict=True))
     values = [dict(zip(each.times, each.values, strict=True)) for each in columns]
-    return {
-        time: tuple(each[time] for each in values)
-        for time in times
-        if all(time in each for each in values)
-    }
+    common = tuple(time for time in times if all(time in each for each in values))
+    return common, tuple(tuple(each[time] for each in values) for time in common)
 
 
 def named(target: Labels) -> str:
@@ -278,41 +303,56 @@ def named(target: Labels) -> str:
     return ", ".join(f'{label}="{value}"' for label, value in target)
 
 
-def _last(rows: Rows | None) -> Row | None:
-    return rows[max(rows)] if rows else None
-
-
+@lru_cache(maxsize=LABELS_KEPT)
 def _target(labels: Labels) -> Labels:
     return tuple(pair for pair in labels if pair[0] in TARGET_LABELS)
 
 
-def _scrapes(tracks: Iterable[Track]) -> dict[Labels, tuple[float, ...]]:
-    times: dict[Labels, set[float]] = defaultdict(set)
+def _scrapes(tracks: Iterable[Track]) -> dict[Labels, Times]:
+    seen: dict[Labels, set[Times]] = defaultdict(set)
     for each in tracks:
-        times[each.target].update(each.rows)
-    return {target: tuple(sorted(some)) for target, some in times.items() if some}
+        if each.times:
+            seen[each.target].add(each.times)
+    return {target: _union(some) for target, some in seen.items()}
+
+
+def _union(some: set[Times]) -> Times:
+    """All the times. Mostly there is one set of them, as series of a target are scraped together."""
+    return next(iter(some)) if len(some) == 1 else tuple(sorted({*chain(*some)}))
 
 
 # --- how often targets are scraped ----------------------------------------------------------
 
 
-def _interval(timelines: Iterable[Sequence[float]], default: float) -> float:
-    """Median seconds between two scrapes, if there are enough to tell."""
-    gaps = sorted(later - sooner for times in timelines for sooner, later in pairwise(times))
-    return gaps[len(gaps) // 2] if len(gaps) >= MIN_RHYTHM else default
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Median seconds between two scrapes, where there are enough to tell."""
+
+    versions: Mapping[str, float]
+    """Over all targets of a version."""
+    targets: Mapping[Labels, float]
 
 
-def intervals(grid: Grid, scene: Scene) -> dict[str, float]:
-    """Seconds between two scrapes of each version, over all its targets."""
-    overall = _interval(scene.scrapes.values(), grid.width)
-    targets = {
-        version: {each.target for each in scene.tracks if each.version == version and each.rows}
-        for version in ("stable", "candidate")
-    }
-    return {
-        version: _interval((scene.scrapes[each] for each in some), overall)
-        for version, some in targets.items()
-    }
+def rhythm_of(grid: Grid, scene: Scene) -> Rhythm:
+    """How often everything is scraped; what is too new to tell, as often as the others."""
+    gaps = {target: [*map(sub, times[1:], times)] for target, times in scene.scrapes.items()}
+    overall = _median(chain(*gaps.values()), grid.width)
+    seen: dict[str, set[Labels]] = {"stable": set(), "candidate": set()}
+    for each in scene.tracks:
+        if each.times:
+            seen[each.version].add(each.target)
+    return Rhythm(
+        {
+            version: _median(chain(*(gaps[each] for each in targets)), overall)
+            for version, targets in seen.items()
+        },
+        {target: _median(some, overall) for target, some in gaps.items()},
+    )
+
+
+def _median(gaps: Iterable[float], default: float) -> float:
+    ordered = sorted(gaps)
+    return ordered[len(ordered) // 2] if len(ordered) >= MIN_RHYTHM else default
 
 
 def patience(interval: float) -> float:
@@ -320,7 +360,7 @@ def patience(interval: float) -> float:
     return max(PATIENCE_SECONDS, PATIENCE_SCRAPES * interval)
 
 
-def horizon_of(grid: Grid, scene: Scene) -> float:
+def horizon_of(scene: Scene, rhythm: Rhythm) -> float:
     """
     Up to when nothing can be added any more, Unix seconds.
 
@@ -329,10 +369,9 @@ def horizon_of(grid: Grid, scene: Scene) -> float:
     clock: a clock that is ahead, or a store that is behind, must not turn into lost samples.
     """
     latest = max((times[-1] for times in scene.scrapes.values()), default=-math.inf)
-    overall = _interval(scene.scrapes.values(), grid.width)
     known = []
-    for times in scene.scrapes.values():
-        interval = _interval((times,), overall)
+    for target, times in scene.scrapes.items():
+        interval = rhythm.targets[target]
         if times[-1] >= latest - patience(interval):
             known.append(times[-1] + PUNCTUALITY * interval)
     return min(known, default=-math.inf)
@@ -354,8 +393,8 @@ def histogram(metric: str, series: Iterable[Series], start: float) -> Histogram:
         raise MetricsUnavailable(f'A histogram of {metric} has no bucket le="+Inf".')
     cumulative = [0.0] * len(bounds)
     for each in histograms:
-        rows = _joined([each[bound] for bound in bounds])
-        for (_, sooner), (_, later) in pairwise(row for row in rows.items() if row[0] >= start):
+        times, rows = _joined([each[bound] for bound in bounds])
+        for sooner, later in pairwise(rows[bisect_left(times, start) :]):
             is_restart = any(value < was for value, was in zip(later, sooner, strict=True))
             for index, value in enumerate(later):
                 cumulative[index] += value - (0.0 if is_restart else sooner[index])

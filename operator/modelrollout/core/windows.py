@@ -23,8 +23,8 @@ import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from operator import attrgetter, lt, sub
+from typing import NamedTuple
 
 from modelrollout.core.evidence import (
     Counts,
@@ -42,17 +42,19 @@ from modelrollout.core.samples import (
     TARGET_LABELS,
     Found,
     Labels,
+    Rhythm,
     Row,
     Samples,
     Scene,
+    Times,
     Track,
     has_newcomers,
     has_unheard_of_events,
     histogram,
     horizon_of,
-    intervals,
     lookback_seconds,
     patience,
+    rhythm_of,
     scene_of,
     snapshot,
 )
@@ -76,8 +78,7 @@ REACH_SCRAPES = 3
 """The same for targets that are scraped more seldom than the grid is wide, in scrapes."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Delta:
+class _Delta(NamedTuple):
     version: str
     target: Labels
     slice: str
@@ -98,11 +99,13 @@ def read(query: Query, grid: Grid, samples: Samples, now: float) -> Reading:
     try:
         scene = scene_of(query, samples)
         _refuse_what_is_absent(query, samples, scene)
-        _refuse_slow_scrapes(query, grid, scene)
-        horizon = samples.until if is_history else horizon_of(grid, scene)
+        rhythm = rhythm_of(grid, scene)
+        _refuse_slow_scrapes(query, grid, rhythm)
+        horizon = samples.until if is_history else horizon_of(scene, rhythm)
         settled = [each for each in edges if each <= horizon]
-        windows = _windows(query, grid, scene, opening, settled)
-        blind = "" if windows else _silence(query, grid, samples, scene)
+        if settled:
+            windows = _windows(query, grid, scene, rhythm, opening, settled)
+        blind = "" if windows else _silence(query, grid, samples, scene, rhythm)
     except MetricsUnavailable as error:
         blind = str(error)
     leave_behind = edges[-1] if is_history and edges else grid.watermark
@@ -120,39 +123,36 @@ def read(query: Query, grid: Grid, samples: Samples, now: float) -> Reading:
 def _deltas(query: Query, scene: Scene, opening: float) -> Iterator[_Delta]:
     """What was counted at each scrape after `opening`."""
     scraped_before = {
-        target: {later: sooner for sooner, later in pairwise(times)}
-        for target, times in scene.scrapes.items()
+        target: _predecessors(times, opening) for target, times in scene.scrapes.items()
     }
     for track in scene.tracks:
-        previous: tuple[float, Row] | None = None
-        for time, row in track.rows.items():
-            if time > opening:
-                reach = scraped_before[track.target].get(time, -math.inf)
-                yield _delta(query, track, (time, row), previous, reach)
-            previous = time, row
+        for at in range(bisect_right(track.times, opening), len(track.times)):
+            yield _delta(query, track, at, scraped_before[track.target])
     if query.kind is Kind.RATE:
-        yield from _exposures(scene, scraped_before, opening)
+        yield from _exposures(scene, scraped_before)
 
 
-def _delta(
-    query: Query,
-    track: Track,
-    current: tuple[float, Row],
-    previous: tuple[float, Row] | None,
-    scraped_before: float,
-) -> _Delta:
-    time, row = current
-    old = previous[1] if previous else track.before
-    reach, change, is_restart = scraped_before, row, False
+def _predecessors(times: Times, opening: float) -> dict[float, float]:
+    """For each scrape after `opening` the one before it; the first of all has none."""
+    first = max(1, bisect_right(times, opening))
+    return dict(zip(times[first:], times[first - 1 :], strict=False))
+
+
+def _delta(query: Query, track: Track, at: int, scraped_before: Mapping[float, float]) -> _Delta:
+    """What the track's `at`-th scrape adds to the one before it."""
+    time, row = track.times[at], track.rows[at]
+    old = track.rows[at - 1] if at else track.before
+    reach, change, is_restart = scraped_before.get(time, -math.inf), row, False
     if old is not None:
-        is_restart = any(value < was for value, was in zip(row, old, strict=False))
+        is_restart = any(map(lt, row, old))
         if not is_restart:
-            # Without `previous` it goes on from where it was long ago: since when, nobody knows.
-            reach = previous[0] if previous else -math.inf
-            change = tuple(value - was for value, was in zip(row, old, strict=False))
+            # Without one before it goes on from where it was long ago: since when, nobody knows.
+            reach = track.times[at - 1] if at else -math.inf
+            change = tuple(map(sub, row, old))
     n, k = _counts(query, track, change)
-    where = track.version, track.target, track.slice
-    return _Delta(*where, time, reach, n, k, is_base=track.is_base, is_restart=is_restart)
+    return _Delta(
+        track.version, track.target, track.slice, time, reach, n, k, track.is_base, is_restart
+    )
 
 
 def _counts(query: Query, track: Track, change: Row) -> tuple[float, tuple[float, ...]]:
@@ -165,16 +165,15 @@ def _counts(query: Query, track: Track, change: Row) -> tuple[float, tuple[float
 
 
 def _exposures(
-    scene: Scene, scraped_before: Mapping[Labels, Mapping[float, float]], opening: float
+    scene: Scene, scraped_before: Mapping[Labels, Mapping[float, float]]
 ) -> Iterator[_Delta]:
     """The seconds that each target was watched for."""
     seen: dict[tuple[str, Labels], set[float]] = defaultdict(set)
     for track in scene.tracks:
-        seen[track.version, track.target].update(track.rows)
+        seen[track.version, track.target].update(track.times)
     for (version, target), times in seen.items():
-        for time in times:
-            since = scraped_before[target].get(time)
-            if time > opening and since is not None:
+        for time, since in scraped_before[target].items() if times else ():
+            if time in times:
                 where = version, target, ""
                 yield _Delta(*where, time, since, time - since, (0.0,), is_base=True)
 
@@ -192,10 +191,15 @@ def _edges(grid: Grid, until: float) -> Iterator[float]:
 
 
 def _windows(
-    query: Query, grid: Grid, scene: Scene, opening: float, edges: Iterable[float]
+    query: Query,
+    grid: Grid,
+    scene: Scene,
+    rhythm: Rhythm,
+    opening: float,
+    edges: Sequence[float],
 ) -> tuple[Window, ...]:
     deltas = sorted(_deltas(query, scene, opening), key=_time)
-    reach = _reach(grid, scene)
+    reach = _reach(grid, rhythm)
     windows: list[Window] = []
     opened, first = opening, 0
     for edge in edges:
@@ -213,13 +217,12 @@ def _windows(
     return tuple(windows)
 
 
-def _time(delta: _Delta) -> float:
-    return delta.time
+_time = attrgetter("time")
 
 
-def _reach(grid: Grid, scene: Scene) -> float:
+def _reach(grid: Grid, rhythm: Rhythm) -> float:
     """How many seconds before its window a delta may begin."""
-    interval = max(intervals(grid, scene).values())
+    interval = max(rhythm.versions.values())
     wanted = max(REACH_WINDOWS * grid.width, REACH_SCRAPES * interval)
     return min(wanted, lookback_seconds(grid))
 
@@ -253,8 +256,8 @@ def _halved(stable: Sequence[_Delta], width: int) -> tuple[Counts, Counts] | Non
     if not odd:
         return None
     return (
-        _summed((each for each in stable if each.target not in odd), width),
-        _summed((each for each in stable if each.target in odd), width),
+        _summed([each for each in stable if each.target not in odd], width),
+        _summed([each for each in stable if each.target in odd], width),
     )
 
 
@@ -272,21 +275,19 @@ def _sliced(
     }
 
 
-def _summed(deltas: Iterable[_Delta], width: int) -> Counts:
-    n, k = 0.0, [0.0] * width
-    for each in deltas:
-        n += each.n
-        for index, value in enumerate(each.k):
-            k[index] += value
+def _summed(deltas: Sequence[_Delta], width: int) -> Counts:
+    columns = zip((0.0,) * width, *(each.k for each in deltas), strict=True)
     # An event that was seen before its request can leave a rest below zero.
-    return Counts(n=n, k=tuple(max(0.0, each) for each in k))
+    return Counts(
+        n=sum((each.n for each in deltas), 0.0), k=tuple(max(0.0, sum(each)) for each in columns)
+    )
 
 
 # --- what cannot be read --------------------------------------------------------------------
 
 
 def _refuse_what_is_absent(query: Query, samples: Samples, scene: Scene) -> None:
-    seen = {each.version for each in scene.tracks if each.is_base and each.rows}
+    seen = {each.version for each in scene.tracks if each.is_base and each.times}
     for version, matchers in (("stable", query.stable), ("candidate", query.candidate)):
         if version in seen:
             continue
@@ -311,8 +312,8 @@ def _hint(query: Query) -> str:
     return " It must be a histogram, classic or native, by its name without _bucket."
 
 
-def _refuse_slow_scrapes(query: Query, grid: Grid, scene: Scene) -> None:
-    for version, interval in intervals(grid, scene).items():
+def _refuse_slow_scrapes(query: Query, grid: Grid, rhythm: Rhythm) -> None:
+    for version, interval in rhythm.versions.items():
         if 2 * interval > lookback_seconds(grid):
             raise MetricsUnavailable(
                 f"The {version}'s {_base(query).metric} is scraped every {interval:.0f} s, too"
@@ -321,13 +322,12 @@ def _refuse_slow_scrapes(query: Query, grid: Grid, scene: Scene) -> None:
             )
 
 
-def _silence(query: Query, grid: Grid, samples: Samples, scene: Scene) -> str:
+def _silence(query: Query, grid: Grid, samples: Samples, scene: Scene, rhythm: Rhythm) -> str:
     """Why there was no window, unless it is only too early for one."""
-    rhythm = intervals(grid, scene)
-    for version in ("stable", "candidate"):
-        rows = (each.rows for each in scene.tracks if each.version == version and each.is_base)
-        newest = max(max(each) for each in rows if each)
-        if samples.until - newest > patience(rhythm[version]):
+    for version, interval in rhythm.versions.items():
+        own = (each for each in scene.tracks if each.version == version and each.is_base)
+        newest = max(each.times[-1] for each in own if each.times)
+        if samples.until - newest > patience(interval):
             if scene.complained > newest:
                 return scene.complaint
             return (
