@@ -47,9 +47,9 @@ crds: setup ## Write what is generated: the CRD from its types, and docs/api.md 
 
 lock: ## Pin all dependencies anew, with hashes.
 	uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
-	  --custom-compile-command "make lock" --output-file operator/requirements.lock
+	  --custom-compile-command "make lock" --extra comparator --output-file operator/requirements.lock
 	uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
-	  --custom-compile-command "make lock" --group dev --constraint operator/requirements.lock --output-file requirements-dev.lock
+	  --custom-compile-command "make lock" --extra comparator --group dev --constraint operator/requirements.lock --output-file requirements-dev.lock
 
 bench: setup ## Print the benchmarks' figures.
 	for each in tests/bench/bench_*.py; do $(PY)/python $$each; done
