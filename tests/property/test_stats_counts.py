@@ -18,6 +18,8 @@ from modelrollout.stats.counts import (
     log_mixture_of,
     log_safety,
     log_safety_of,
+    table_of,
+    usual_share,
 )
 
 ratios = st.one_of(st.floats(0.1, 10), st.floats(1e-6, 1e9))
@@ -52,12 +54,7 @@ def test_the_order_of_windows_does_not_matter(windows, bound, lower, random):
         assert function(shuffled, bound, lower_is_worse=lower) == pytest.approx(expected)
 
 
-parts_of_a_window = st.tuples(st.floats(0.05, 0.95), st.floats(0, 1), st.floats(0, 1))
-
-
-@given(samples(), bounds, directions, parts_of_a_window)
-def test_splitting_a_window_at_a_constant_ratio_changes_nothing(window, bound, lower, fractions):
-    """However the events fall into the parts."""
+def split(window, fractions):
     part, stable_part, candidate_part = fractions
     first = Sample(
         window.stable_n * part,
@@ -71,13 +68,26 @@ def test_splitting_a_window_at_a_constant_ratio_changes_nothing(window, bound, l
         window.candidate_n - first.candidate_n,
         window.candidate_k - first.candidate_k,
     )
-    # Rounding grows with the events that were seen, and with those that the bound allows.
+    return first, second
+
+
+def allowed(window, bound):
+    """Rounding grows with the events that were seen, and with those that the bound allows."""
+    return max(1, bound.ratio) * bound.absolute * max(window.stable_n, window.candidate_n)
+
+
+parts_of_a_window = st.tuples(st.floats(0.05, 0.95), st.floats(0, 1), st.floats(0, 1))
+
+
+@given(samples(), bounds, directions, parts_of_a_window)
+def test_splitting_a_window_at_a_constant_ratio_changes_nothing(window, bound, lower, fractions):
+    """However the events fall into the parts."""
+    first, second = split(window, fractions)
     seen = 1 + window.stable_k + window.candidate_k
-    allowed = max(1, bound.ratio) * bound.absolute * max(window.stable_n, window.candidate_n)
     for function in (log_harm, log_safety):
         whole = function([window], bound, lower_is_worse=lower)
         parts = function([first, second], bound, lower_is_worse=lower)
-        scale = 1e-7 * (seen + max(abs(x) for x in whole)) + 1e-14 * allowed
+        scale = 1e-7 * (seen + max(abs(x) for x in whole)) + 1e-13 * allowed(window, bound)
         assert np.abs(np.subtract(whole, parts)).max() <= scale
 
 
@@ -138,6 +148,93 @@ def test_columns_do_not_know_of_each_other(windows, columns, bound, lower):
         assert len(found) == columns
         assert all(row == pytest.approx(expected, rel=1e-9, abs=1e-9) for row in found)
 
+
+# --- centred on a usual share ---------------------------------------------------------------------
+
+shares = st.one_of(st.just(0.0), st.floats(1e-9, 1.0), st.just(1.0))
+
+
+@given(st.lists(samples(), max_size=5), bounds, directions, shares)
+def test_centred_evidence_is_finite_for_any_proportions(windows, bound, lower, usual):
+    for function in (log_harm, log_safety):
+        logs = function(windows, bound, lower_is_worse=lower, usual=usual)
+        assert all(math.isfinite(x) for x in logs)
+
+
+@given(samples(), bounds, directions, parts_of_a_window, shares)
+def test_splitting_a_window_changes_no_centred_evidence(window, bound, lower, fractions, usual):
+    first, second = split(window, fractions)
+    # Each answer is a factor of its own, so rounding grows with all of them, too.
+    answers = 1 + window.stable_n + window.candidate_n
+    for function in (log_harm_of, log_safety_of):
+        logs = function(table_of([window, first, second]), bound, lower_is_worse=lower, usual=usual)
+        scale = 1e-7 * (answers + np.abs(logs).max()) + 1e-13 * allowed(window, bound)
+        assert np.abs(logs[0] - logs[1:].sum(axis=0)).max() <= scale
+
+
+@given(samples(), bounds, directions, shares, st.floats(0, 1))
+def test_of_proportions_a_further_event_of_the_candidate_is_evidence_of_harm(
+    window, bound, lower, usual, part
+):
+    n = max(window.candidate_n, 1)
+    k = min(window.candidate_k, n)
+    less = Sample(window.stable_n, window.stable_k, n, k)
+    more = Sample(window.stable_n, window.stable_k, n, k + part * (n - k))
+    options = {"lower_is_worse": lower, "usual": usual}
+    worse, better = (log_safety, log_harm) if lower else (log_harm, log_safety)
+    slack = 1e-9 * (1 + n + window.stable_n)
+    pairs = zip(worse([more], bound, **options), worse([less], bound, **options), strict=True)
+    assert all(x >= y - slack for x, y in pairs)
+    pairs = zip(better([more], bound, **options), better([less], bound, **options), strict=True)
+    assert all(x <= y + slack for x, y in pairs)
+
+
+@given(
+    st.lists(samples(), min_size=1, max_size=4), bounds, directions, st.lists(shares, min_size=1)
+)
+def test_columns_are_centred_on_their_own_shares(windows, bound, lower, usual):
+    rows = [(w.stable_n, w.stable_k, w.candidate_n, w.candidate_k) for w in windows]
+    table = [[row] * len(usual) for row in rows]
+    for together, alone in ((log_harm_of, log_harm), (log_safety_of, log_safety)):
+        found = together(table, bound, lower_is_worse=lower, usual=usual).sum(axis=0)
+        for row, share in zip(found, usual, strict=True):
+            expected = alone(windows, bound, lower_is_worse=lower, usual=share)
+            assert row == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@given(samples(), bounds, directions, st.floats(1e-12, 1e-10))
+def test_a_usual_share_next_to_none_is_next_to_none_of_a_ratio(window, bound, lower, usual):
+    """With an absolute part an event is a little dearer: the others count, too."""
+    bound = Bound(bound.ratio)
+    for function in (log_harm, log_safety):
+        plain = function([window], bound, lower_is_worse=lower)
+        scale = 1e-6 * (1 + window.stable_n + window.candidate_n) * max(1, bound.ratio)
+        found = function([window], bound, lower_is_worse=lower, usual=usual)
+        assert np.abs(np.subtract(found, plain)).max() <= scale
+
+
+histories = st.lists(
+    st.tuples(exposures, st.floats(0, 1)).map(lambda each: (each[0], each[0] * each[1])),
+    max_size=100,
+)
+
+
+@given(histories)
+def test_the_usual_share_is_one_of_stables(windows):
+    found = usual_share(windows)
+    assert 0 <= found <= 1
+    rates = [k / n for n, k in windows if n > 0]
+    assert found == 0 or min(rates) - 1e-12 <= found <= max(rates) + 1e-12
+
+
+@given(histories, st.sampled_from((2, 4, 8)))
+def test_narrower_windows_of_the_same_parts_have_the_same_usual_share(windows, pieces):
+    nine = [*windows, *[(50.0, 5.0)] * 9][: max(9, len(windows) // 9 * 9)]
+    narrow = [(n / pieces, k / pieces) for n, k in nine for _ in range(pieces)]
+    assert usual_share(narrow) == pytest.approx(usual_share(nine), rel=1e-9, abs=1e-12)
+
+
+# --- mixtures -------------------------------------------------------------------------------------
 
 states = st.lists(st.floats(-700, 700), min_size=1, max_size=15)
 

@@ -21,10 +21,12 @@ from modelrollout.stats.counts import (
     log_safety,
     log_safety_of,
     table_of,
+    usual_share,
 )
 
 BOUNDS = [Bound(r, d) for r in (0.0, 0.5, 1.0, 1.25, 2.0) for d in (0.0, 0.01, 0.2) if r + d > 0]
 BASE_RATES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0)
+USUAL = (0.0, 1e-6, 0.01, 0.1, 0.3, 0.6, 1.0)
 DISTANCES = (0.0, 0.02, 0.2, 0.6)
 ROUNDING = 1e-9
 
@@ -74,6 +76,29 @@ def test_binomial_evidence_expects_at_most_one_at_every_grid_point(
                     continue
                 pmfs = binom.pmf(k_b, n_b, base), binom.pmf(k_c, n_c, rate)
                 assert largest_expectation(evidence, *pmfs) <= 1 + ROUNDING, (bound, base, rate)
+
+
+@pytest.mark.parametrize("lower_is_worse", [False, True])
+@pytest.mark.parametrize("function", [log_harm_of, log_safety_of])
+@pytest.mark.parametrize("exposures", list(itertools.product((0, 1, 7, 25), (0, 1, 5, 30))))
+def test_centred_evidence_expects_at_most_one_whatever_share_it_is_centred_on(
+    exposures, function, lower_is_worse
+):
+    n_b, n_c = exposures
+    k_b, k_c = np.arange(n_b + 1), np.arange(n_c + 1)
+    counts = tables(n_b, k_b[:, None], n_c, k_c[None, :])[:, :, None]
+    harm = function is log_harm_of
+    for bound in BOUNDS:
+        if lower_is_worse and bound.ratio == 0:
+            continue
+        evidence = function(counts, bound, lower_is_worse=lower_is_worse, usual=USUAL)
+        e = np.exp(evidence.reshape(n_b + 1, n_c + 1, -1))
+        for base in BASE_RATES:
+            stable = binom.pmf(k_b, n_b, base)
+            rates = null_rates(bound, base, lower_is_worse=lower_is_worse, harm=harm)
+            for rate in (each for each in rates if each <= 1):
+                expected = np.einsum("b,c,bcj->j", stable, binom.pmf(k_c, n_c, rate), e)
+                assert expected.max() <= 1 + ROUNDING, (bound, base, rate)
 
 
 @pytest.mark.parametrize("lower_is_worse", [False, True])
@@ -150,8 +175,9 @@ def test_evidence_from_sums_of_scores_expects_at_most_one():
     for halves in (0.0, 0.1, 0.3):
         candidate = np.array([1 - halves - (edge - halves / 2), halves, edge - halves / 2])
         pmfs = pmf_of_sum(n_b, stable), pmf_of_sum(n_c, candidate)
-        assert largest_expectation(log_harm_of(counts, bound), *pmfs) <= 1 + ROUNDING
-        assert largest_expectation(log_safety_of(counts, bound), *pmfs) <= 1 + ROUNDING
+        for function, usual in itertools.product((log_harm_of, log_safety_of), (0.0, 0.2, 0.7)):
+            evidence = function(counts, bound, usual=usual)
+            assert largest_expectation(evidence, *pmfs) <= 1 + ROUNDING
 
 
 @pytest.mark.parametrize(("ratio", "multiple", "point"), [(1.0, 2.0, 5), (1.25, 1.5, 3)])
@@ -172,6 +198,77 @@ def test_safety_of_an_equal_candidate_is_the_likelihood_ratio_of_equality():
     expected = binom.logpmf(k_c, 32, equal) - binom.logpmf(k_c, 32, null)
     evidence = log_safety([Sample(n_b, k_b, n_c, k_c)], Bound(ratio))
     assert evidence[3] == pytest.approx(expected, rel=1e-12)
+
+
+def outcome_by_outcome(counts, bound, stakes, m):
+    """The centred bet as its definition: a factor for each answer, a mean of 1 at p = m and c."""
+    n_b, k_b, n_c, k_c = counts
+    c = bound.ratio * m + bound.absolute
+    logs = []
+    for d in stakes:
+        scaled = d / (1 + d * c)
+        w = bound.ratio * n_c / n_b * scaled
+        candidate = [1 - scaled * c] * int(n_c - k_c) + [1 + scaled * (1 - c)] * int(k_c)
+        stable = [1 + w * m] * int(n_b - k_b) + [1 - w * (1 - m)] * int(k_b)
+        logs.append(math.fsum(map(math.log, candidate + stable)))
+    return logs
+
+
+def stakes_of(function, n_b, n_c, bound):
+    """What one event of the candidate among none of stable is worth: log(1 + d) where m is 0."""
+    with_event, without = function([[n_b, 0, n_c, 1], [n_b, 0, n_c, 0]], bound)
+    return np.expm1(with_event - without)
+
+
+@pytest.mark.parametrize("function", [log_harm_of, log_safety_of])
+@pytest.mark.parametrize("bound", [Bound(1.0), Bound(1.5), Bound(1.25, 0.02)])
+@pytest.mark.parametrize("m", [0.001, 0.05, 0.3])
+def test_a_centred_bet_is_that_of_its_definition(function, bound, m):
+    counts = (190.0, 31.0, 10.0, 4.0)
+    stakes = stakes_of(function, counts[0], counts[2], bound)
+    expected = outcome_by_outcome(counts, bound, stakes, m)
+    assert function(counts, bound, usual=m) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_stake_too_bold_for_what_is_usual_is_not_centred_and_the_others_are():
+    """The candidate has most of the traffic: without an event of stable more than all were lost."""
+    counts, bound = (20.0, 3.0, 180.0, 30.0), Bound(3.0)
+    found, plain = log_safety_of(counts, bound, usual=0.3), log_safety_of(counts, bound)
+    stakes = stakes_of(log_safety_of, 20.0, 180.0, bound)
+    is_centred = np.array([found[i] != plain[i] for i in range(SAFETY_POINTS)])
+    assert 0 < is_centred.sum() < SAFETY_POINTS
+    factors = 1 + 27.0 * stakes / (1 + stakes * 0.9) * 0.3
+    assert (is_centred == (factors >= 0.01)).all()
+
+
+def growth(p_b, p_c, usual):
+    """Log e of harm per candidate request at the best grid point, at 5 % of the traffic."""
+    return float(log_harm_of([19.0, 19.0 * p_b, 1.0, p_c], Bound(1.0), usual=usual).max())
+
+
+@pytest.mark.parametrize(
+    ("p", "times", "least"), [(0.01, 2.0, 1.0), (0.1, 1.5, 1.1), (0.3, 1.2, 1.5), (0.5, 1.1, 2.0)]
+)
+def test_a_common_event_is_found_out_sooner_by_a_bet_that_is_centred(p, times, least):
+    plain = growth(p, p * times, 0.0)
+    assert growth(p, p * times, p) > least * plain
+    # A share that is wrong by half either way is still better than none.
+    assert growth(p, p * times, 0.5 * p) > plain
+    assert growth(p, p * times, 1.5 * p) > plain * 0.999
+
+
+def test_what_is_usual_is_the_median_of_nine_parts_of_the_history():
+    calm, incident = [(500.0, 10.0)] * 80, [(500.0, 450.0)] * 40
+    assert usual_share(calm) == pytest.approx(0.02)
+    assert usual_share(calm + incident) == pytest.approx(0.02)
+    assert usual_share([(1.0, 0.0)] * 50 + [(1.0, 1.0)] * 150) == 1.0
+    assert usual_share([(0.0, 0.0)] * 100 + [(300.0, 30.0)]) == pytest.approx(0.1)
+
+
+def test_what_is_usual_is_not_known_from_a_few_requests():
+    assert usual_share([]) == 0.0
+    assert usual_share([(19.0, 5.0)] * 10) == 0.0
+    assert usual_share([(20.0, 5.0)] * 10) == pytest.approx(0.25)
 
 
 def best_growth(n_b, p_b, p_c, bound, *, harm):
@@ -215,10 +312,23 @@ def test_without_events_a_ratio_alone_is_never_proved():
     assert log_safety([Sample(95000, 0, 5000, 0)], Bound(2.0)) == (0.0,) * SAFETY_POINTS
 
 
-def test_a_window_without_candidate_requests_says_nothing():
+@pytest.mark.parametrize("usual", [0.0, 0.3])
+def test_a_window_without_candidate_requests_says_nothing(usual):
     for bound in (Bound(1.0), Bound(1.25, 0.01), Bound(0.0, 0.01)):
-        assert log_harm([Sample(100, 40, 0, 0)], bound) == (0.0,) * HARM_POINTS
-        assert log_safety([Sample(100, 40, 0, 0)], bound) == (0.0,) * SAFETY_POINTS
+        window = [Sample(100, 40, 0, 0)]
+        assert log_harm(window, bound, usual=usual) == (0.0,) * HARM_POINTS
+        assert log_safety(window, bound, usual=usual) == (0.0,) * SAFETY_POINTS
+
+
+@pytest.mark.parametrize("lower_is_worse", [False, True])
+def test_without_one_version_nothing_is_centred(lower_is_worse):
+    """What stable usually does is no reading of it."""
+    windows = [Sample(100, 7, 0, 0)] if lower_is_worse else [Sample(0, 0, 100, 7)]
+    for bound in (Bound(1.0), Bound(1.5), Bound(1.25, 0.01)):
+        for function in (log_harm, log_safety):
+            plain = function(windows, bound, lower_is_worse=lower_is_worse)
+            usual = function(windows, bound, lower_is_worse=lower_is_worse, usual=0.2)
+            assert usual == plain
 
 
 def test_a_window_without_stable_requests_says_nothing_about_a_ratio():
@@ -244,6 +354,16 @@ def test_lower_is_worse_is_the_same_test_with_the_versions_exchanged():
     bound, exchanged = Bound(1.25, 0.01), Bound(1.25, 1.25 * 0.01)
     assert log_harm(windows, bound, lower_is_worse=True) == log_harm(mirrored, exchanged)
     assert log_safety(windows, bound, lower_is_worse=True) == log_safety(mirrored, exchanged)
+
+
+def test_lower_is_worse_is_centred_on_the_candidate_that_the_bound_makes_of_a_usual_stable():
+    windows, mirrored = [Sample(900, 300, 100, 20)], [Sample(100, 20, 900, 300)]
+    bound, exchanged = Bound(1.25, 0.01), Bound(1.25, 1.25 * 0.01)
+    for function in (log_harm, log_safety):
+        found = function(windows, bound, lower_is_worse=True, usual=0.3)
+        of_candidate = limit(bound, 0.3, lower_is_worse=True)
+        assert found == pytest.approx(function(mirrored, exchanged, usual=of_candidate))
+        assert found != pytest.approx(function(windows, bound, lower_is_worse=True))
 
 
 def test_a_candidate_that_stopped_answering_right_is_caught_when_lower_is_worse():
@@ -331,6 +451,8 @@ def test_a_table_of_samples_holds_their_numbers():
         (lambda: Sample(0, 2, 1, 0), "stable has 2 events but no exposure"),
         (lambda: log_harm([], Bound(), dispersion=0.5), "dispersion must be a finite number >= 1"),
         (lambda: log_harm([], Bound(0, 1), lower_is_worse=True), "when lower is worse the ratio"),
+        (lambda: log_harm([], Bound(), usual=1.1), r"usual share must lie in \[0, 1\], not 1.1"),
+        (lambda: log_safety([Sample(1, 2, 1, 0)], Bound(), usual=0.1), "only a proportion has a"),
         (lambda: log_safety([], Bound(), tuned_for=0.0), "tuned for a finite ratio above 0"),
         (lambda: log_safety([], Bound(1, 0.1), tuned_for=2.0), "only a bound without an absolute"),
         (lambda: log_mixture(()), "the state is empty"),

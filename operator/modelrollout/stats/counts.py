@@ -11,6 +11,16 @@ candidate is not worse than the bound (its growth proves harm), for d < 0 while 
 than the bound (its growth proves safety). The proof, the choice of d and the measured error
 rates are in docs/statistics.md, section 2.
 
+That bet allows for the variance of a rare event. Of a proportion, stable's usual share of events m
+lets it allow for just the variance there is, fixed before the windows are read. With
+c = ratio * m + absolute and d' = d / (1 + d c),
+
+    e = (1 + d' (1 - c))^k_c * (1 - d' c)^(n_c - k_c)
+      * (1 - w d' (1 - m))^k_b * (1 + w d' m)^(n_b - k_b)
+
+has E[e] <= exp(d' * n_c * (p_c - ratio * p_b - absolute)): m drops out. One that is wrong costs
+speed and nothing else (section 2.6).
+
 What it needs: within a window the outcomes of the two versions are independent given the
 exposures and the past; each outcome lies in [0, 1], or the counts are Poisson. What it does not
 need: equal rates over time, equal weights over time, a known base rate. So windows are never
@@ -51,11 +61,17 @@ _ROUNDING: Final = 1e-12
 _ALMOST_ONE: Final = 1.0 - 2.0**-52
 _SMALLEST: Final = float(np.finfo(np.float64).tiny)
 _NUMBERS: Final = 4
+# A bet is not centred where it would leave less than this of itself after one usual answer.
+_LEAST_FACTOR: Final = 0.01
+# The history whose median part says what is usual.
+_PARTS: Final = 9
 
 HARM_POINTS: Final[int] = len(_HARM_MULTIPLES)
 """Grid points of the evidence for harm."""
 SAFETY_POINTS: Final[int] = len(_SAFETY_POWERS)
 """Grid points of the evidence for safety."""
+ENOUGH_FOR_USUAL: Final = 200
+"""Requests of stable below which its usual share is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,7 @@ def log_harm(
     *,
     lower_is_worse: bool = False,
     dispersion: float = 1.0,
+    usual: float = 0.0,
 ) -> tuple[float, ...]:
     """
     Evidence that the candidate is worse than the bound: log e per grid point, summed over samples.
@@ -116,12 +133,16 @@ def log_harm(
     Add it to the running state (which starts with `HARM_POINTS` zeros) and read the state with
     `log_mixture`. Null hypothesis: in every window p_c <= ratio * p_b + absolute, or, when lower
     is worse, p_c >= p_b / ratio - absolute. `dispersion` >= 1 divides the evidence (tempering).
-    Raises ValueError for a dispersion below 1 and, when lower is worse, for a ratio of 0.
+    `usual` is stable's usual share of events, known before the windows are read, on which the bets
+    on a proportion are centred (`usual_share`); 0 is for rates, and for where it is not known.
+    Raises ValueError for a dispersion below 1, for a usual share outside [0, 1], or with events
+    that outnumber exposure, and, when lower is worse, for a ratio of 0.
 
-    Source: docs/statistics.md section 2; with absolute = 0 and ratio = 1 the conditional
+    Source: docs/statistics.md section 2; with absolute = 0, ratio = 1 and usual = 0 the conditional
     multinomial of Lindon and Malek (NeurIPS 2022, arXiv 2011.03567) at fixed alternatives.
     """
-    logs = log_harm_of(table_of(samples), bound, lower_is_worse=lower_is_worse)
+    table = _checked_table(samples, usual)
+    logs = log_harm_of(table, bound, lower_is_worse=lower_is_worse, usual=usual)
     return _tempered_sum(logs, dispersion)
 
 
@@ -132,6 +153,7 @@ def log_safety(
     lower_is_worse: bool = False,
     dispersion: float = 1.0,
     tuned_for: float | None = None,
+    usual: float = 0.0,
 ) -> tuple[float, ...]:
     """
     Evidence that the candidate is better than the bound: log e per grid point, summed over samples.
@@ -146,8 +168,10 @@ def log_safety(
     chosen before the windows are read. Raises ValueError as `log_harm`, for a `tuned_for` that
     is not a finite number above 0, and for one with an absolute part. Source: as `log_harm`.
     """
-    table = table_of(samples)
-    logs = log_safety_of(table, bound, lower_is_worse=lower_is_worse, tuned_for=tuned_for)
+    table = _checked_table(samples, usual)
+    logs = log_safety_of(
+        table, bound, lower_is_worse=lower_is_worse, tuned_for=tuned_for, usual=usual
+    )
     return _tempered_sum(logs, dispersion)
 
 
@@ -169,6 +193,22 @@ def log_mixture(state: Sequence[float]) -> float:
         return float(highest)
     total = math.fsum(math.exp(each - highest) for each in state)
     return highest + math.log(total / len(state))
+
+
+def usual_share(windows: Sequence[tuple[float, float]]) -> float:
+    """
+    Stable's usual share of events, which bets on a proportion are centred on.
+
+    `windows` are consecutive windows of stable, (exposure, events) each, from before the windows
+    that are tested. It is the median of the shares in nine parts of them, because a share that is
+    far too large is worse than none, and a history may hold an incident. With fewer than
+    `ENOUGH_FOR_USUAL` requests it is 0: not known. Source: docs/statistics.md section 2.6.
+    """
+    table = np.asarray(windows, dtype=np.float64).reshape(-1, 2)
+    if table[:, 0].sum() < ENOUGH_FOR_USUAL:
+        return 0.0
+    parts = [each.sum(axis=0) for each in np.array_split(table, _PARTS)]
+    return float(np.median([k / n for n, k in parts if n > 0]))
 
 
 def complemented(
@@ -200,16 +240,20 @@ def table_of(samples: Sequence[Sample]) -> Array:
     return np.asarray(rows, dtype=np.float64).reshape(-1, 4)
 
 
-def log_harm_of(counts: ArrayLike, bound: Bound, *, lower_is_worse: bool = False) -> Array:
+def log_harm_of(
+    counts: ArrayLike, bound: Bound, *, lower_is_worse: bool = False, usual: ArrayLike = 0.0
+) -> Array:
     """
     `log_harm` of many windows at once, not summed: shape (*S, 4) to (*S, HARM_POINTS).
 
     The last axis is that of a `Sample`: stable n, stable k, candidate n, candidate k. Counts are
-    not checked: they must be finite, >= 0, and 0 events where exposure is 0. Raises ValueError
+    not checked: they must be finite, >= 0, 0 events where exposure is 0, and no more events than
+    exposure where `usual` (a number, or an array that broadcasts to S) is not 0. Raises ValueError
     when lower is worse and the ratio is 0. Source: as `log_harm`.
     """
     bets = _harm_bets(_oriented_bound(bound, lower_is_worse=lower_is_worse))
-    return _log_e(_oriented(counts, lower_is_worse=lower_is_worse), bets)
+    table = _oriented(counts, lower_is_worse=lower_is_worse)
+    return _log_e(table, bets, _centre(usual, bets.bound, lower_is_worse=lower_is_worse))
 
 
 def log_safety_of(
@@ -218,21 +262,35 @@ def log_safety_of(
     *,
     lower_is_worse: bool = False,
     tuned_for: float | None = None,
+    usual: ArrayLike = 0.0,
 ) -> Array:
     """
     `log_safety` of many windows at once, not summed: shape (*S, 4) to (*S, SAFETY_POINTS).
 
-    Counts as `log_harm_of`, arguments and errors as `log_safety`. At a fixed `tuned_for` every
-    grid point rises with the ratio, which the search for a confidence bound needs.
+    Counts and `usual` as `log_harm_of`, other arguments and errors as `log_safety`. At a fixed
+    `tuned_for` every grid point that is not centred rises with the ratio, which the search for a confidence bound needs.
     """
     bets = _safety_bets(_oriented_bound(bound, lower_is_worse=lower_is_worse), tuned_for)
-    return _log_e(_oriented(counts, lower_is_worse=lower_is_worse), bets)
+    table = _oriented(counts, lower_is_worse=lower_is_worse)
+    return _log_e(table, bets, _centre(usual, bets.bound, lower_is_worse=lower_is_worse))
 
 
 def log_mixture_of(states: ArrayLike) -> Array:
     """`log_mixture` over the last axis, not checked: shape (*S, points) to S."""
     logs = np.asarray(states, dtype=np.float64)
     return np.asarray(np.logaddexp.reduce(logs, axis=-1) - math.log(logs.shape[-1]))
+
+
+def _checked_table(samples: Sequence[Sample], usual: float) -> Array:
+    """`table_of`, where it is one that can be centred on a usual share."""
+    if not 0 <= usual <= 1:
+        raise ValueError(f"the usual share must lie in [0, 1], not {usual}")
+    for each in samples if usual else ():
+        if each.stable_k > each.stable_n or each.candidate_k > each.candidate_n:
+            raise ValueError(
+                f"only a proportion has a usual share, but events outnumber it: {each}"
+            )
+    return table_of(samples)
 
 
 def _tempered_sum(logs: Array, dispersion: float) -> tuple[float, ...]:
@@ -259,6 +317,20 @@ def _oriented_bound(bound: Bound, *, lower_is_worse: bool) -> Bound:
     if bound.ratio == 0:
         raise ValueError("when lower is worse the ratio must be above 0: stable's rate is over it")
     return Bound(bound.ratio, bound.ratio * bound.absolute)
+
+
+def _centre(usual: ArrayLike, bound: Bound, *, lower_is_worse: bool) -> Array:
+    """
+    The share of the reference on which a bet is centred; the tested version's is on the bound.
+
+    The one of the two that is stable has its usual share. No share is outside [0, 1].
+    """
+    share = np.asarray(usual, dtype=np.float64)
+    if lower_is_worse:
+        # Stable is tested, and its share is ratio times the candidate's + absolute.
+        share = (share - bound.absolute) / bound.ratio * (share > 0)
+    most = (1.0 - bound.absolute) / max(bound.ratio, _SMALLEST)
+    return np.asarray(np.clip(share, 0.0, max(0.0, min(1.0, most))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +392,7 @@ def _bets(bound: Bound, multiples: Array, shares: Array) -> _Bets:
     return _Bets(bound, multiples, gains, np.log1p(gains), shares, least, most)
 
 
-def _log_e(table: Array, bets: _Bets) -> Array:
+def _log_e(table: Array, bets: _Bets, centre: Array) -> Array:
     """
     Log e of the bets that grow fastest if their alternatives are true: (*S, 4) to (*S, points).
 
@@ -337,13 +409,39 @@ def _log_e(table: Array, bets: _Bets) -> Array:
     n_b, k_b, n_c, k_c = (table[..., i, np.newaxis] for i in range(_NUMBERS))
     m = bets.bound.ratio * n_c
     rho = m / np.maximum(n_b + m, _SMALLEST)
-    if not bets.bound.absolute:
+    if bets.bound.absolute:
+        x = _root(rho, bets)
+        log_a, log_b = bets.logs - np.log1p(x), -np.log1p(x / bets.shares)
+        logs = k_c * log_a + k_b * log_b - n_c * bets.bound.absolute * np.expm1(log_a)
+    else:
         log_b = -np.log1p(rho * bets.gains)
-        return np.asarray(k_c * (bets.logs + log_b) + k_b * log_b)
-    x = _root(rho, bets)
-    log_a = bets.logs - np.log1p(x)
-    logs = k_c * log_a - k_b * np.log1p(x / bets.shares)
-    return np.asarray(logs - n_c * bets.bound.absolute * np.expm1(log_a))
+        log_a = bets.logs + log_b
+        logs = k_c * log_a + k_b * log_b
+    if not centre.any():
+        return np.asarray(logs)
+    centred = _log_centred(table, bets.bound, centre[..., np.newaxis], log_a, log_b)
+    return np.where(np.isnan(centred), logs, centred)
+
+
+def _log_centred(table: Array, bound: Bound, m: Array, log_a: Array, log_b: Array) -> Array:
+    """
+    Log e of the same stakes, centred on the reference's share m; NaN where they cannot be.
+
+    With a = 1 + d, b = 1 - w d and c the bound at m, `shift` is d c and `lost` is w d'. Where that is
+    below 0 (safety), an answer of the reference without the event costs: all that there is, if the
+    stake is too bold for m. Without exposure of the reference nothing would hold c at the bound.
+    """
+    n_b, k_b, n_c, k_c = (table[..., i, np.newaxis] for i in range(_NUMBERS))
+    shift = np.expm1(log_a) * (bound.ratio * m + bound.absolute)
+    lost = -np.expm1(log_b) / (1.0 + shift)
+    is_possible = (m > 0) & (n_b > 0) & (lost * m >= _LEAST_FACTOR - 1.0)
+    lost = np.where(is_possible, lost, np.nan)
+    return np.asarray(
+        k_c * log_a
+        - n_c * np.log1p(shift)
+        + k_b * np.log1p(-lost * (1.0 - m))
+        + (n_b - k_b) * np.log1p(lost * m)
+    )
 
 
 def _root(rho: Array, bets: _Bets) -> Array:
