@@ -26,6 +26,16 @@ either = st.one_of(
 calm_or_not = st.lists(st.integers(0, 40), min_size=LEAST_PAIRS + 1, max_size=130)
 
 
+proportion = st.tuples(exposures, st.floats(0, 1)).map(lambda each: (each[0], each[0] * each[1]))
+proportions = st.one_of(
+    st.tuples(st.just(dispersion), st.lists(proportion, max_size=130)),
+    st.tuples(
+        st.just(dispersion_of_halves),
+        st.lists(st.tuples(proportion, proportion).map(lambda two: two[0] + two[1]), max_size=130),
+    ),
+)
+
+
 def nearly(found, again):
     """An estimate on the edge of doubt may fall to either side of it by rounding."""
     return again == pytest.approx(found, rel=1e-6) or 1.0 in (found, again)
@@ -90,6 +100,28 @@ def test_the_unit_of_exposure_does_not_matter(problem, unit):
 def test_time_may_run_backwards(problem):
     function, windows = problem
     assert nearly(function(windows, widest=1), function(windows[::-1], widest=1))
+
+
+@given(proportions)
+def test_of_a_proportion_it_is_never_below_that_of_a_rate(problem):
+    """It varies less by itself, so what it does vary is the more."""
+    function, windows = problem
+    found = function(windows, of_proportion=True, caution=0, widest=1)
+    assert 1 <= found < math.inf
+    of_rate = function(windows, caution=0, widest=1)
+    varying = sum(0 < sum(each[1::2]) < sum(each[::2]) for each in windows)
+    assert found >= of_rate * (1 - 1e-9) or varying < len(windows)
+
+
+@given(proportions)
+def test_of_a_proportion_either_outcome_may_be_counted(problem):
+    function, windows = problem
+    others = [
+        tuple(w[i] if i % 2 == 0 else w[i - 1] - w[i] for i in range(len(w))) for w in windows
+    ]
+    found = function(windows, of_proportion=True, caution=0, widest=1)
+    again = function(others, of_proportion=True, caution=0, widest=1)
+    assert again == pytest.approx(found, rel=1e-3) or 1.0 in (found, again)
 
 
 @given(halved)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import poisson
+from scipy.stats import binom, poisson
 
 from modelrollout.stats.dispersion import LEAST_PAIRS, dispersion, dispersion_of_halves
 
@@ -117,6 +117,51 @@ def test_a_pair_of_windows_expects_its_own_events_exactly():
     assert square == pytest.approx(((k + j) * chances).sum())
 
 
+def all_of_a_proportion(n, m, rate):
+    """Counts of two groups of requests, each with the event or without, and their chances."""
+    k, j = np.arange(n + 1)[:, None], np.arange(m + 1)[None, :]
+    return k, j, binom.pmf(k, n, rate) * binom.pmf(j, m, rate)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 0.9])
+def test_of_a_proportion_a_pair_of_windows_expects_less_the_more_common_the_event_is(rate):
+    """By summation over binomial counts of equal rate, exposures 12 and 30."""
+    n, m = 12, 30
+    k, j, chances = all_of_a_proportion(n, m, rate)
+    square = ((k * m - j * n) ** 2 / (n * m) * chances).sum()
+    total = n + m
+    assert ((k + j) * (total - k - j) / (total - 1) * chances).sum() == pytest.approx(square)
+    assert square == pytest.approx(total * rate * (1 - rate))
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.5, 0.97])
+def test_independent_requests_have_dispersion_one_however_common_the_event_is(rate):
+    generator = np.random.default_rng(15)
+    exposures = generator.integers(50, 500, 6000)
+    events = generator.binomial(exposures, rate)
+    windows = [(float(n), float(k)) for n, k in zip(exposures, events, strict=True)]
+    halves = [(*one, *other) for one, other in zip(windows[::2], windows[1::2], strict=True)]
+    for function, table in ((dispersion, windows), (dispersion_of_halves, halves)):
+        found = function(table, of_proportion=True, caution=0.0, widest=1)
+        assert found == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.5, 0.9])
+def test_requests_that_share_their_outcome_by_fives_have_dispersion_five(rate):
+    """Rare, common or usual: where half of them have the event, counts alone vary by 2.5."""
+    generator = np.random.default_rng(16)
+    windows = [(500.0, 5.0 * k) for k in generator.binomial(100, rate, 4000)]
+    found = dispersion(windows, of_proportion=True, caution=0.0, widest=1)
+    assert found == pytest.approx(5.0, rel=0.08)
+    halves = [(*one, *other) for one, other in zip(windows[::2], windows[1::2], strict=True)]
+    found = dispersion_of_halves(halves, of_proportion=True, caution=0.0, widest=1)
+    assert found == pytest.approx(5.0, rel=0.12)
+
+
+def test_where_every_request_has_the_event_nothing_varies():
+    assert dispersion([(50.0, 50.0)] * 40, of_proportion=True) == 1.0
+
+
 def test_windows_without_one_half_say_nothing():
     assert dispersion_of_halves([(10.0, 8.0, 0.0, 0.0), (10.0, 0.0, 10.0, 8.0)] * 50) == 1.0
     assert dispersion_of_halves([]) == 1.0
@@ -204,3 +249,5 @@ def test_counts_that_are_none_are_refused():
         dispersion([(1, -1)])
     with pytest.raises(ValueError, match="stable's counts must be finite and >= 0, not n=inf, k=0"):
         dispersion_of_halves([(1, 0, math.inf, 0)])
+    with pytest.raises(ValueError, match="stable has more events than requests: n=1, k=2"):
+        dispersion([(5, 1), (1, 2)], of_proportion=True)
