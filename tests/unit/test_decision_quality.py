@@ -209,11 +209,14 @@ def test_the_engine_is_the_operators_evidence_look_by_look(bound, burst):
     for run in range(3):
         pairs = zip(column(batch.stable, run), column(batch.candidate, run), strict=True)
         samples = [Sample(*stable, *candidate) for stable, candidate in pairs]
-        phi = dispersion.dispersion(column(batch.past, run))
+        past = column(batch.past, run)
+        phi = dispersion.dispersion(past, of_proportion=True)
+        usual = counts.usual_share(past)
+        assert usual > 0
         assert (phi > 2) == (burst > 1)
         for at in (0, 5, 77, 239):
             for found, evidence in ((harm, counts.log_harm), (safety, counts.log_safety)):
-                state = evidence(samples[: at + 1], bound, dispersion=phi)
+                state = evidence(samples[: at + 1], bound, dispersion=phi, usual=usual)
                 assert found[at, run] == pytest.approx(counts.log_mixture(state), abs=1e-9)
 
 
@@ -231,7 +234,8 @@ def test_the_engine_on_histograms_is_the_operators():
                 side.buckets[:, run, above:].sum(axis=-1)
                 for side in (batch.stable, batch.candidate, batch.past)
             ]
-            phi = dispersion.dispersion(list(zip(batch.past.n[:, run], tails[2], strict=True)))
+            past = list(zip(batch.past.n[:, run], tails[2], strict=True))
+            phi = dispersion.dispersion(past, of_proportion=True)
             samples = [
                 Sample(*each)
                 for each in zip(
@@ -242,7 +246,8 @@ def test_the_engine_on_histograms_is_the_operators():
                     strict=True,
                 )
             ]
-            states.append(counts.log_harm(samples, Bound(1.0), dispersion=phi))
+            usual = counts.usual_share(past)
+            states.append(counts.log_harm(samples, Bound(1.0), dispersion=phi, usual=usual))
         assert log_e[-1, run] == pytest.approx(histograms.log_harm(states), abs=1e-9)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -26,7 +27,13 @@ from bench.decision_quality.worlds import (
     Side,
 )
 from modelrollout.stats import dispersion, histograms, means
-from modelrollout.stats.counts import Bound, log_harm_of, log_mixture_of, log_safety_of
+from modelrollout.stats.counts import (
+    Bound,
+    log_harm_of,
+    log_mixture_of,
+    log_safety_of,
+    usual_share,
+)
 
 Looks: TypeAlias = NDArray[np.int64]
 Method: TypeAlias = Callable[[Batch], Looks]
@@ -93,16 +100,24 @@ def first(reached: NDArray[np.bool_]) -> Looks:
 # --- this engine: the operator's own functions, for many runs at once ---------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class Habits:
+    """What stable's past shows, by run."""
+
+    usual: Array
+    """Its share of events."""
+    dispersion: Array
+    """How they come in bursts."""
+
+
 def engine_on_errors(batch: Batch, bound: Bound) -> Array:
-    """Log evidence of harm at each look, tempered by what stable's past shows of bursts."""
-    phi = _dispersions(batch.past.n, batch.past.k)
-    return _grown(log_harm_of(_table(batch.stable, batch.candidate), bound), phi)
+    """Log evidence of harm at each look."""
+    return _grown(log_harm_of, _table(batch.stable, batch.candidate), bound, _habits(batch.past))
 
 
 def engine_safety(batch: Batch, bound: Bound) -> Array:
-    """Log evidence of safety at each look, tempered likewise."""
-    phi = _dispersions(batch.past.n, batch.past.k)
-    return _grown(log_safety_of(_table(batch.stable, batch.candidate), bound), phi)
+    """Log evidence of safety at each look."""
+    return _grown(log_safety_of, _table(batch.stable, batch.candidate), bound, _habits(batch.past))
 
 
 def engine_on_histograms(batch: Batch, bound: Bound) -> Array:
@@ -111,10 +126,12 @@ def engine_on_histograms(batch: Batch, bound: Bound) -> Array:
     for thresholds, runs in _by_thresholds(batch.past):
         logs = [
             _grown(
-                log_harm_of(_tail_table(batch, each, runs), bound),
-                _dispersions(batch.past.n[:, runs], _tail(batch.past, each, runs)),
+                log_harm_of,
+                _table(*(_tail(each, bucket, runs) for each in (batch.stable, batch.candidate))),
+                bound,
+                _habits(_tail(batch.past, bucket, runs)),
             )
-            for each in thresholds
+            for bucket in thresholds
         ]
         log_e[:, runs] = np.logaddexp.reduce(logs, axis=0) - math.log(len(logs))
     return log_e
@@ -124,14 +141,19 @@ def _table(stable: Side, candidate: Side) -> Array:
     return np.stack([stable.n, stable.k, candidate.n, candidate.k], axis=-1)
 
 
-def _grown(logs: Array, phi: Array) -> Array:
-    return log_mixture_of((logs / phi[:, np.newaxis]).cumsum(axis=0))
+def _grown(evidence: Callable[..., Array], table: Array, bound: Bound, habits: Habits) -> Array:
+    """What windows say together at each look, by what stable's past says of each run."""
+    logs = evidence(table, bound, usual=habits.usual)
+    return log_mixture_of((logs / habits.dispersion[:, np.newaxis]).cumsum(axis=0))
 
 
-def _dispersions(n: Array, k: Array) -> Array:
-    """Of each run: how its events come in bursts, by windows before the rollout."""
-    columns = zip(n.T.tolist(), k.T.tolist(), strict=True)
-    return np.array([dispersion.dispersion(list(zip(*each, strict=True))) for each in columns])
+def _habits(past: Side) -> Habits:
+    columns = zip(past.n.T.tolist(), past.k.T.tolist(), strict=True)
+    windows = [list(zip(*each, strict=True)) for each in columns]
+    return Habits(
+        usual=np.array([usual_share(each) for each in windows]),
+        dispersion=np.array([dispersion.dispersion(each, of_proportion=True) for each in windows]),
+    )
 
 
 def _by_thresholds(past: Side) -> Iterator[tuple[tuple[float, ...], NDArray[np.int64]]]:
@@ -147,15 +169,10 @@ def _by_thresholds(past: Side) -> Iterator[tuple[tuple[float, ...], NDArray[np.i
         yield tuple(BUCKETS.index(each) for each in chosen), np.array(runs)
 
 
-def _tail(side: Side, bucket: int, runs: NDArray[np.int64]) -> Array:
+def _tail(side: Side, bucket: int, runs: NDArray[np.int64]) -> Side:
+    """Answers above a bucket as events."""
     assert side.buckets is not None
-    return np.asarray(side.buckets[:, runs, bucket + 1 :].sum(axis=-1))
-
-
-def _tail_table(batch: Batch, bucket: int, runs: NDArray[np.int64]) -> Array:
-    stable, candidate = batch.stable, batch.candidate
-    sides = [(each.n[:, runs], _tail(each, bucket, runs)) for each in (stable, candidate)]
-    return np.stack([column for side in sides for column in side], axis=-1)
+    return Side(n=side.n[:, runs], k=side.buckets[:, runs, bucket + 1 :].sum(axis=-1))
 
 
 # --- rules that people use ----------------------------------------------------------------------
