@@ -8,7 +8,7 @@ import click
 
 from modelrollout import __version__
 
-COMMANDS = ("operator", "plan", "simulate", "judge", "backtest")
+COMMANDS = ("operator", "comparator", "plan", "simulate", "judge", "backtest")
 """In the order of the help. The operator's start must not pay for the others' imports."""
 
 
