@@ -103,7 +103,9 @@ def the_measures(rollout: Rollout, seen: Observation) -> tuple[Measure, ...]:
     assert rollout.spec is not None
     assert seen.stable is not None
     assert seen.candidate is not None
-    return measures_of(rollout.spec.analysis, rollout.namespace, seen.stable, seen.candidate, None)
+    return measures_of(
+        rollout.spec.analysis, rollout.namespace, rollout.name, seen.stable, seen.candidate, None
+    )
 
 
 def windows(

@@ -7,6 +7,7 @@ from typing import Any
 
 from builders import NOW, a_reading, a_rollout, a_workload, an_observation, the_measures, windows
 from modelrollout.api import v1alpha1 as api
+from modelrollout.core.audit import Record, records
 from modelrollout.core.decide import decide
 from modelrollout.core.evidence import Reading
 from modelrollout.core.observation import Observation, Route
@@ -28,6 +29,8 @@ class Walk:
     route: Any = None
     """The traffic that the gateway has."""
     plans: list[Plan] = field(default_factory=list)
+    told: list[Record] = field(default_factory=list)
+    """The audit trail."""
 
     def step(
         self,
@@ -52,6 +55,7 @@ class Walk:
         if "measures" not in seen:
             observation = self._with_metrics(rollout, observation, traffic, blind)
         plan = decide(rollout, observation)
+        self.told += records(rollout, observation, plan)
         self.status, self.finalizer = plan.status, plan.finalizer
         if plan.traffic is not None:
             self.route = plan.traffic
@@ -59,7 +63,8 @@ class Walk:
         return plan
 
     def _observation(self, seen: dict[str, Any]) -> Observation:
-        in_force = self.route == traffic_of(self.status, 8080) and self.route is not None
+        spec = a_rollout(self.status, **self.spec).spec
+        in_force = self.route == traffic_of(self.status, spec, "ranker") and self.route is not None
         given = {"route": Route(in_sync=in_force, accepted=in_force)} | seen
         stable = self.status.stable
         if stable is not None and stable.revision and "stable" not in seen:

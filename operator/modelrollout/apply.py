@@ -1,5 +1,5 @@
 """
-One Plan out: status first, then what it intends, then the events that tell of it.
+One Plan out: status first, then what it intends, then the Events that tell of it.
 
 A crash between any two writes leaves the safe side true: the finalizer is on before traffic
 leaves rest and off after it is back, and the next pass makes the route follow status.
@@ -13,8 +13,9 @@ from typing import Any
 from modelrollout import telemetry
 from modelrollout.adapters.cluster import EVENTS, ROLLOUTS, SERVICES, Object
 from modelrollout.api import v1alpha1 as api
+from modelrollout.core.audit import Record, records
 from modelrollout.core.facts import as_time
-from modelrollout.core.observation import MissingService, Rollout
+from modelrollout.core.observation import MissingService, Observation, Rollout
 from modelrollout.core.plan import Note, Plan
 from modelrollout.errors import Conflict, NotFound, RolloutError
 from modelrollout.world import World
@@ -22,11 +23,16 @@ from modelrollout.world import World
 LOG = logging.getLogger(__name__)
 
 
-async def apply(plan: Plan, body: Object, rollout: Rollout, world: World) -> None:
-    """Make the plan true. `body` is the object as this pass read it."""
+async def apply(
+    plan: Plan, body: Object, rollout: Rollout, seen: Observation, world: World
+) -> None:
+    """Make the plan true. `body` is the object as this pass read it, `seen` what it decided upon."""
     if plan.finalizer and not rollout.has_finalizer and not rollout.is_deleting:
         body = await _set_finalizers(body, [*_finalizers(body), api.FINALIZER], world)
     body = await _write_status(plan, body, world)
+    # Without a wait in between: what is decided from here on is on record, or the process is gone.
+    for record in records(rollout, seen, plan):
+        _put_on_record(record, world)
     try:
         await _move_traffic(plan, rollout, world)
     finally:
@@ -40,9 +46,19 @@ async def apply(plan: Plan, body: Object, rollout: Rollout, world: World) -> Non
         await _set_finalizers(body, rest, world)
 
 
+def _put_on_record(record: Record, world: World) -> None:
+    telemetry.AUDIT.info("%s", record.line)
+    for listener in world.listeners:
+        listener.tell(record)
+
+
 async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
     for service in plan.services:
         await _create_service(service, rollout, world)
+    if plan.comparator:
+        await world.comparators.deploy(rollout, plan.status)
+    elif plan.comparator is not None:
+        await world.comparators.remove(rollout)
     if plan.traffic is None or not await world.router.set_traffic(rollout, plan.traffic):
         return
     telemetry.ROUTE_WRITES.inc()

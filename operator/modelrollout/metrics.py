@@ -18,6 +18,7 @@ from modelrollout.core.evidence import (
     Query,
     Reading,
     Split,
+    Where,
     Window,
 )
 from modelrollout.core.measures import measures_of
@@ -59,22 +60,27 @@ async def with_metrics(
     if not is_on_trial or rollout.command is not None or candidate.endpoints == 0:
         # What is to be done now does not wait for metrics.
         return seen
-    measures = measures_of(spec.analysis, rollout.namespace, stable, candidate, split)
+    measures = measures_of(spec.analysis, rollout.namespace, rollout.name, stable, candidate, split)
     width = float(spec.analysis.interval_seconds)
     if known.step is None and candidate.is_ready and seen.route.is_settled:
-        answers = await _ask(_Question(known, seen.now, width), measures, source, seen.now)
-        return replace(seen, measures=measures, pasts=answers.pasts)
+        there = tuple(each for each in measures if each.where is not Where.COMPARATOR)
+        answers = await _ask(_Question(known, seen.now, width), there, source, seen.now)
+        return replace(seen, measures=there, pasts=answers.pasts)
     if known.step_start_time is None:
         return seen
     question = _Question(known, facts.as_seconds(known.step_start_time), width)
+    asked = _comparable(measures, question, seen.now)
     levels, answers = await asyncio.gather(
-        _levels(rollout, source, seen.now),
-        _ask(question, _comparable(measures, question, seen.now), source, seen.now),
+        _levels(rollout, source, seen.now), _ask(question, asked, source, seen.now)
     )
-    if not answers.readings and not answers.pasts:
+    if not asked:
         return replace(seen, levels=levels)
     return replace(
-        seen, levels=levels, measures=measures, readings=answers.readings, pasts=answers.pasts
+        seen,
+        levels=levels,
+        measures=tuple(each if each in asked else replace(each, is_idle=True) for each in measures),
+        readings=answers.readings,
+        pasts=answers.pasts,
     )
 
 
@@ -102,8 +108,13 @@ def _comparable(
     the ones that it had.
     """
     weight = question.known.weight.wanted
+    if now < question.start:
+        # The candidate warms up: what it does now is no evidence.
+        return ()
+    if question.known.mirror:
+        return tuple(each for each in measures if each.where is not Where.ROUTE)
     if 0 < weight < api.FULL_WEIGHT:
-        return tuple(measures)
+        return tuple(each for each in measures if each.where is not Where.COMPARATOR)
     if weight < api.FULL_WEIGHT:
         return ()
     return tuple(each for each in measures if now < question.start + each.delay_seconds)

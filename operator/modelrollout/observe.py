@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -18,7 +18,9 @@ from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
 from modelrollout.core import facts
 from modelrollout.core.observation import (
+    CheckResult,
     Command,
+    Comparator,
     MissingService,
     Observation,
     Problem,
@@ -27,7 +29,7 @@ from modelrollout.core.observation import (
     Verb,
     Workload,
 )
-from modelrollout.core.plan import traffic_of
+from modelrollout.core.plan import comparator_of, traffic_of
 from modelrollout.core.revision import revision_of, same_model
 from modelrollout.errors import NotFound, Refused
 from modelrollout.metrics import with_metrics
@@ -78,7 +80,7 @@ async def observe(rollout: Rollout, world: World) -> Observation:
     if rollout.spec is None:
         return Observation(now=now, route=Route(in_sync=False, accepted=False))
     known = facts.with_first_stable(rollout.status, rollout.spec)
-    traffic = traffic_of(known, rollout.spec.port)
+    traffic = traffic_of(known, rollout.spec, rollout.name)
     assert traffic is not None
     view = await world.router.observe(rollout, traffic)
     if rollout.is_deleting:
@@ -87,7 +89,14 @@ async def observe(rollout: Rollout, world: World) -> Observation:
         _find(_stable(rollout.spec, known), rollout, world),
         _find(_candidate(rollout.spec), rollout, world),
     )
-    problem = _problem(rollout.spec, stable, candidate, world) or view.route.problem
+    comparator = Comparator()
+    if rollout.spec.shadow is not None or known.mirror:
+        comparator = await world.comparators.observe(rollout, known)
+    problem = (
+        _problem(rollout.spec, stable, candidate, world)
+        or view.route.problem
+        or _comparator_problem(rollout, comparator)
+    )
     seen = Observation(
         now=now,
         problem=problem,
@@ -97,8 +106,38 @@ async def observe(rollout: Rollout, world: World) -> Observation:
         stable=stable.workload,
         candidate=candidate.workload,
         route=view.route,
+        comparator=comparator,
     )
+    seen = replace(seen, checks=await _checks(rollout, known, seen, world))
     return await with_metrics(rollout, known, seen, view.split, world)
+
+
+def _comparator_problem(rollout: Rollout, found: Comparator) -> Problem | None:
+    if not found.is_taken:
+        return None
+    name = comparator_of(rollout.name)
+    message = f"Deployment {name} is somebody else's: rename it, or the ModelRollout"
+    return Problem(reason=Reason.COMPARATOR_NOT_READY, message=message)
+
+
+async def _checks(
+    rollout: Rollout, known: api.ModelRolloutStatus, seen: Observation, world: World
+) -> dict[str, CheckResult]:
+    """The checks that have not passed yet, when all is ready for the first step."""
+    candidate = seen.candidate
+    assert rollout.spec is not None
+    if candidate is None or known.candidate != candidate.version or known.is_revert:
+        return {}
+    is_due = known.step is None and known.pause is None and not rollout.spec.paused
+    if not (is_due and candidate.is_ready and seen.route.is_settled) or seen.problem is not None:
+        return {}
+    passed = {each.name for each in known.checks if each.passed}
+    due = [each for each in rollout.spec.strategy.checks if each.name not in passed]
+    service, port = candidate.version.service, rollout.spec.port
+    results = await asyncio.gather(
+        *(world.checker.run(each.http, rollout.namespace, service, port) for each in due)
+    )
+    return {each.name: result for each, result in zip(due, results, strict=True)}
 
 
 # --- the two versions ---------------------------------------------------------------------

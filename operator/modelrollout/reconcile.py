@@ -37,8 +37,9 @@ async def reconcile(key: Key, world: World) -> Pass:
         telemetry.forget(*key)
         return NOTHING_LEFT
     rollout = rollout_of(body)
-    plan = decide(rollout, await observe(rollout, world))
-    await apply(plan, body, rollout, world)
+    seen = await observe(rollout, world)
+    plan = decide(rollout, seen)
+    await apply(plan, body, rollout, seen, world)
     telemetry.shown(*key, plan.status.phase, plan.status.weight.wanted)
     return Pass(plan.look_again_seconds, _references(rollout))
 

@@ -1,4 +1,4 @@
-"""The administrator's settings: environment and a file of providers, read once at start."""
+"""The administrator's settings: environment, providers and web hooks, read once at start."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,15 +24,30 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """Where decisions are sent. Only the administrator says where, as with a provider."""
+
+    url: str
+    header_files: Mapping[str, str] = field(default_factory=dict)
+    """Headers by name; the value is what the file says when it is sent."""
+    ca_file: str | None = None
+    timeout_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All of them. Nothing else reads the environment."""
 
     providers: Mapping[str, Provider]
+    webhooks: Mapping[str, Webhook]
     namespaces: tuple[str, ...]
     """Empty: the whole cluster."""
     lease_name: str
     lease_namespace: str
     identity: str
+    image: str
+    """Our own: comparators have it, too."""
+    image_pull_policy: str
     port: int
     workers: int
     sweep_seconds: float
@@ -43,12 +59,16 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     def get(name: str, default: str) -> str:
         return environment.get(f"MODELROLLOUT_{name}", default)
 
+    webhooks = get("WEBHOOKS", "")
     return Settings(
         providers=_providers(Path(get("PROVIDERS", "/etc/modelrollout/providers.yaml"))),
+        webhooks=_webhooks(Path(webhooks)) if webhooks else {},
         namespaces=tuple(each.strip() for each in get("NAMESPACES", "").split(",") if each.strip()),
         lease_name=get("LEASE_NAME", "modelrollout-operator"),
         lease_namespace=get("LEASE_NAMESPACE", "modelrollout-system"),
         identity=get("IDENTITY", socket.gethostname()),
+        image=get("IMAGE", "modelrollout"),
+        image_pull_policy=get("IMAGE_PULL_POLICY", "IfNotPresent"),
         port=_positive("PORT", get("PORT", "8080")),
         workers=_positive("WORKERS", get("WORKERS", "16")),
         sweep_seconds=_positive("SWEEP_SECONDS", get("SWEEP_SECONDS", "300")),
@@ -64,16 +84,34 @@ def _positive(name: str, text: str) -> int:
 def _providers(path: Path) -> Mapping[str, Provider]:
     if not path.exists():
         raise ValueError(f"{path} is missing: set MODELROLLOUT_PROVIDERS to the providers' file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    content = _content(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} must map provider names to settings: {{default: {{url: ...}}}}")
     return {str(name): _provider(path, str(name), given) for name, given in content.items()}
 
 
+def _webhooks(path: Path) -> Mapping[str, Webhook]:
+    if not path.exists():
+        raise ValueError(f"{path} is missing: set MODELROLLOUT_WEBHOOKS to the web hooks' file")
+    content = _content(path)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        wanted = "must map web hook names to settings: {audit: {url: ...}}"
+        raise ValueError(f"{path} {wanted}")  # noqa: TRY004  # of a setting, not of a call
+    return {str(name): _webhook(path, str(name), given) for name, given in content.items()}
+
+
+def _content(path: Path) -> object:
+    try:
+        content: object = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return content
+
+
 def _provider(path: Path, name: str, given: object) -> Provider:
+    where = f"{path}: provider {name}"
     known = {
         "url": "url",
         "bearerTokenFile": "bearer_token_file",
@@ -81,26 +119,53 @@ def _provider(path: Path, name: str, given: object) -> Provider:
         "headers": "headers",
         "timeoutSeconds": "timeout_seconds",
     }
+    provider = Provider(**_arguments(where, known, given))
+    _check_server(where, provider)
+    if not _is_path(provider.bearer_token_file):
+        raise ValueError(f"{where}: bearerTokenFile must be a path")
+    if not _is_text_by_name(provider.headers):
+        raise ValueError(f"{where}: headers must map names to strings")
+    return provider
+
+
+def _webhook(path: Path, name: str, given: object) -> Webhook:
+    where = f"{path}: web hook {name}"
+    known = {
+        "url": "url",
+        "headerFiles": "header_files",
+        "caFile": "ca_file",
+        "timeoutSeconds": "timeout_seconds",
+    }
+    webhook = Webhook(**_arguments(where, known, given))
+    _check_server(where, webhook)
+    if not _is_text_by_name(webhook.header_files):
+        raise ValueError(f"{where}: headerFiles must map names of headers to paths")
+    return webhook
+
+
+def _arguments(where: str, known: Mapping[str, str], given: object) -> dict[str, Any]:
     if not isinstance(given, dict) or "url" not in given:
-        raise ValueError(f"{path}: provider {name} needs a url")
+        raise ValueError(f"{where} needs a url")
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ValueError(f"{path}: provider {name} has unknown settings: {', '.join(unknown)}")
-    return _checked(path, name, Provider(**{known[key]: given[key] for key in given}))
+        raise ValueError(f"{where} has unknown settings: {', '.join(unknown)}")
+    return {known[key]: value for key, value in given.items()}
 
 
-def _checked(path: Path, name: str, given: Provider) -> Provider:
-    where = f"{path}: provider {name}"
+def _check_server(where: str, given: Provider | Webhook) -> None:
     if not isinstance(given.url, str) or not given.url.startswith(("http://", "https://")):
         raise ValueError(f"{where}: url must begin with http:// or https://")
-    if any(not isinstance(each, str | None) for each in (given.bearer_token_file, given.ca_file)):
-        raise ValueError(f"{where}: bearerTokenFile and caFile must be paths")
-    if not isinstance(given.headers, dict) or not all(map(_is_text, given.headers.items())):
-        raise ValueError(f"{where}: headers must map names to strings")
+    if not _is_path(given.ca_file):
+        raise ValueError(f"{where}: caFile must be a path")
     if not isinstance(given.timeout_seconds, int | float) or given.timeout_seconds <= 0:
         raise ValueError(f"{where}: timeoutSeconds must be a number above 0")
-    return given
 
 
-def _is_text(header: tuple[object, object]) -> bool:
-    return all(isinstance(each, str) for each in header)
+def _is_path(given: object) -> bool:
+    return isinstance(given, str | None)
+
+
+def _is_text_by_name(given: object) -> bool:
+    return isinstance(given, dict) and all(
+        isinstance(each, str) for pair in given.items() for each in pair
+    )

@@ -9,6 +9,7 @@ Prometheus or an API server that is away is no reason to be restarted.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ PASS_SECONDS = Histogram(
 )
 PASS_FAILURES = Counter("modelrollout_pass_failures_total", "Passes that ended in an error.")
 ROUTE_WRITES = Counter("modelrollout_route_writes_total", "Writes of weights to a route.")
+NOTIFICATIONS = Counter(
+    "modelrollout_notifications_total",
+    "Decisions for web hooks, by what became of them.",
+    ["webhook", "outcome"],
+)
 NOTES = Counter("modelrollout_events_total", "Things told, by reason.", ["reason"])
 WEIGHT = Gauge(
     "modelrollout_candidate_weight",
@@ -33,9 +39,17 @@ WEIGHT = Gauge(
 )
 PHASE = Gauge("modelrollout_phase", "1 for the present phase.", ["namespace", "name", "phase"])
 LEADER = Gauge("modelrollout_leader", "1 while this process holds the Lease.")
+AUDIT = logging.getLogger("modelrollout.audit")
 
 _phases: dict[tuple[str, str], str] = {}
 _running: dict[tuple[str, str], float] = {}
+
+
+def write_audit_trail() -> None:
+    """Bare lines on stdout, one JSON object each; the log goes to stderr in a form of its own."""
+    AUDIT.addHandler(logging.StreamHandler(sys.stdout))
+    AUDIT.setLevel(logging.INFO)
+    AUDIT.propagate = False
 
 
 @contextmanager

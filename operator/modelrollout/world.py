@@ -1,4 +1,4 @@
-"""The four collaborators of a pass. Tests and simulations bring their own."""
+"""The collaborators of a pass. Tests and simulations bring their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Protocol
 
 from modelrollout.adapters.cluster import Object, Resource
 from modelrollout.adapters.routers.gateway_api import View
+from modelrollout.api import v1alpha1 as api
+from modelrollout.core.audit import Record
 from modelrollout.core.evidence import Grid, Histogram, Query, Reading
-from modelrollout.core.observation import Rollout
+from modelrollout.core.observation import CheckResult, Comparator, Rollout
 from modelrollout.core.plan import Traffic
 
 
@@ -59,6 +61,35 @@ class Router(Protocol):
         """Make the route say it; whether that took a write."""
 
 
+class Listener(Protocol):
+    """Who is told of decisions: see adapters/notify.py."""
+
+    def tell(self, record: Record) -> None:
+        """Take it for later. Never waits, never fails."""
+
+
+class Comparators(Protocol):
+    """What compares the answers to mirrored requests: see adapters/comparator.py."""
+
+    async def observe(self, rollout: Rollout, known: api.ModelRolloutStatus) -> Comparator:
+        """What there is of a rollout's."""
+
+    async def deploy(self, rollout: Rollout, known: api.ModelRolloutStatus) -> None:
+        """Make it compare the versions on trial."""
+
+    async def remove(self, rollout: Rollout) -> None:
+        """Take it away."""
+
+
+class Checker(Protocol):
+    """What asks a candidate before users do: see adapters/checks.py."""
+
+    async def run(
+        self, check: api.HttpCheck, namespace: str, service: str, port: int
+    ) -> CheckResult:
+        """Ask once; never an exception."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Everything outside of a pass."""
@@ -67,5 +98,8 @@ class World:
     metrics: Mapping[str, MetricSource]
     """By provider name."""
     router: Router
+    comparators: Comparators
+    checker: Checker
     clock: Callable[[], float]
     """Unix seconds."""
+    listeners: Sequence[Listener] = ()

@@ -35,7 +35,8 @@ def test_a_missing_file_is_named(path):
         ("default: {url: prometheus}", "provider default: url must begin with http"),
         ("default: {url: 9090}", "provider default: url must begin with http"),
         ("default: {url: 'http://p', token: x}", "provider default has unknown settings: token"),
-        ("default: {url: 'http://p', caFile: 1}", "caFile must be paths"),
+        ("default: {url: 'http://p', caFile: 1}", "caFile must be a path"),
+        ("default: {url: 'http://p', bearerTokenFile: 1}", "bearerTokenFile must be a path"),
         ("default: {url: 'http://p', headers: {a: 1}}", "headers must map names to strings"),
         ("default: {url: 'http://p', timeoutSeconds: '5'}", "timeoutSeconds must be a number"),
         ("default: {url: 'http://p', timeoutSeconds: 0}", "timeoutSeconds must be a number"),
@@ -44,6 +45,42 @@ def test_a_missing_file_is_named(path):
 def test_a_providers_file_that_is_wrong_says_where(text, says, path):
     with pytest.raises(ValueError, match=says):
         settings(path, text)
+
+
+@pytest.mark.parametrize("text", ["", "{}"])
+def test_there_may_be_no_web_hooks(text, path, tmp_path):
+    webhooks = tmp_path / "webhooks.yaml"
+    webhooks.write_text(text)
+
+    assert settings(path).webhooks == {}
+    assert settings(path, MODELROLLOUT_WEBHOOKS=str(webhooks)).webhooks == {}
+
+
+def test_a_missing_file_of_web_hooks_is_named(path, tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.yaml is missing: set MODELROLLOUT_WEBHOOKS"):
+        settings(path, MODELROLLOUT_WEBHOOKS=str(tmp_path / "gone.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "must map web hook names to settings"),
+        ("audit: {url", "cannot be read"),
+        ("audit: http://x", "web hook audit needs a url"),
+        ("audit: {url: 'ftp://x'}", "web hook audit: url must begin with http"),
+        ("audit: {url: 'http://x', headers: {}}", "web hook audit has unknown settings: headers"),
+        ("audit: {url: 'http://x', headerFiles: [a]}", "headerFiles must map names of headers"),
+        ("audit: {url: 'http://x', headerFiles: {a: 1}}", "headerFiles must map names of headers"),
+        ("audit: {url: 'http://x', caFile: 1}", "caFile must be a path"),
+        ("audit: {url: 'http://x', timeoutSeconds: -1}", "timeoutSeconds must be a number"),
+    ],
+)
+def test_a_web_hooks_file_that_is_wrong_says_where(text, says, path, tmp_path):
+    webhooks = tmp_path / "webhooks.yaml"
+    webhooks.write_text(text)
+
+    with pytest.raises(ValueError, match=says):
+        settings(path, MODELROLLOUT_WEBHOOKS=str(webhooks))
 
 
 @pytest.mark.parametrize("name", ["PORT", "WORKERS", "SWEEP_SECONDS"])

@@ -8,6 +8,7 @@ the retry.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ REPLICA_SETS = Resource("apps", "v1", "replicasets")
 SERVICES = Resource("", "v1", "services")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
 EVENTS = Resource("events.k8s.io", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 
@@ -138,6 +140,11 @@ class Cluster:
             body=body,
             content_type="application/apply-patch+yaml",
         )
+
+    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        """Remove an object and what it owns; one that is gone already is fine, too."""
+        with contextlib.suppress(NotFound):
+            await self._call("DELETE", _path(resource, namespace, name))
 
     async def replace_status(self, resource: Resource, body: Object) -> Object:
         """The status of an object as read; Conflict when somebody wrote since."""

@@ -28,6 +28,11 @@ NAME_FITS_A_LABEL = {
     "message": "the name of a ModelRollout has at most 63 characters: it is a label's value on what the operator creates",
 }
 
+NAME_FITS_A_SERVICE = {
+    "rule": "!has(self.spec.shadow) || self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",
+    "message": "the name of a ModelRollout with shadow begins with a letter, has no dots and at most 52 characters: the comparator's Service is called after it",
+}
+
 COLUMNS = (
     ("STATE", ".status.phase", "string", 0),
     ("STEP", ".status.stepText", "string", 0),
@@ -97,7 +102,7 @@ def _object_schema() -> dict[str, Any]:
                 "description": "status is what the operator knows and intends.",
             },
         },
-        "x-kubernetes-validations": [NAME_FITS_A_LABEL],
+        "x-kubernetes-validations": [NAME_FITS_A_LABEL, NAME_FITS_A_SERVICE],
     }
 
 

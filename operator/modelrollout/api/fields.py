@@ -50,6 +50,11 @@ HOSTNAME = "a hostname is a DNS name in lower case, whose first label may be *"
 GUARDRAIL_NAME = "a guardrail's name is made of lower-case letters, digits and '-', and begins and ends with a letter or digit"
 METRIC_NAME = "a metric's name stands alone: matchers, functions and braces do not belong here"
 LABEL_NAME = "a label's name is made of letters, digits and _, and does not begin with a digit"
+CHECK_NAME = "a check's name is made of lower-case letters, digits and '-', and begins and ends with a letter or digit"
+CHECK_PATH = "a path begins with / and has no spaces: the check goes to the candidate's own Service, never to another host"
+POINTER = "a JSON Pointer is empty or a list of parts that each begin with /, for example /outputs/0/datatype"
+HEADER_NAME = "a header's or cookie's name is made of letters, digits and !#$%&*+.^_|~-"
+HEADER_VALUE = "a header's or cookie's value is made of printable ASCII characters other than spaces, double quotes, commas, semicolons and backslashes"
 DECIMAL = "a decimal number is written in digits and at most one point, for example 2 or 0.005"
 DECIMAL_FORM = r"^(0|[1-9][0-9]*)(\.[0-9]+)?$"
 RATE = "a rate is a decimal number above 0 and below 1, for example 0.01"
@@ -68,6 +73,8 @@ MetricName = Annotated[str, matching(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", 200, METRIC_
 LabelName = Annotated[str, matching(r"^[a-zA-Z_][a-zA-Z0-9_]*$", 100, LABEL_NAME)]
 Decimal = Annotated[str, matching(DECIMAL_FORM, 20, DECIMAL)]
 Rate = Annotated[str, matching(r"^0\.[0-9]*[1-9][0-9]*$", 20, RATE)]
+HeaderName = Annotated[str, matching(r"^[A-Za-z0-9!#$%&*+.^_|~-]+$", 100, HEADER_NAME)]
+HeaderValue = Annotated[str, matching(r"^[!#-+\--:<-\[\]-~]+$", 200, HEADER_VALUE)]
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
 
 

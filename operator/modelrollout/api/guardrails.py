@@ -175,6 +175,9 @@ class Preset(StrEnum):
     ENVOY_LATENCY = "envoy/latency"
     MLSERVER_ERRORS = "mlserver/errors"
     MLSERVER_LATENCY = "mlserver/latency"
+    COMPARATOR_FLIPS = "comparator/flips"
+    COMPARATOR_ERRORS = "comparator/errors"
+    COMPARATOR_LATENCY = "comparator/latency"
 
 
 def _sources(guardrail: Guardrail) -> int:
@@ -198,6 +201,16 @@ def _comparative(guardrail: Guardrail) -> tuple[object, ...]:
         guardrail.slices,
         guardrail.weight,
         guardrail.delay_seconds,
+    )
+
+
+def _beyond_flips(guardrail: Guardrail) -> int:
+    tolerance, margin = guardrail.tolerance, guardrail.margin
+    return given(
+        tolerance and tolerance.ratio,
+        margin and margin.ratio,
+        guardrail.direction,
+        guardrail.slices,
     )
 
 
@@ -268,11 +281,16 @@ class Guardrail(ApiModel):
             lambda it: it.margin is None or it.margin.numbers() != (1, 0),
         ),
         Rule(
-            "!has(self.versionLabel) || !has(self.preset) || !self.preset.startsWith('envoy/')",
-            "the envoy presets tell the versions apart by the route: leave versionLabel out",
+            "!has(self.versionLabel) || !has(self.preset) || self.preset.startsWith('mlserver/')",
+            "the envoy presets tell the versions apart by the route, the comparator's by the call: leave versionLabel out",
             lambda it: (
-                it.version_label is None or it.preset is None or not it.preset.startswith("envoy/")
+                it.version_label is None or it.preset is None or it.preset.startswith("mlserver/")
             ),
+        ),
+        Rule(
+            "!has(self.preset) || self.preset != 'comparator/flips' || !((has(self.tolerance) && has(self.tolerance.ratio)) || (has(self.margin) && has(self.margin.ratio)) || has(self.direction) || has(self.slices))",
+            "flips are counted beyond the noise floor, where a ratio has no meaning: give tolerance and margin as absolute, and neither direction nor slices",
+            lambda it: it.preset is not Preset.COMPARATOR_FLIPS or not _beyond_flips(it),
         ),
     )
     name: Annotated[str, matching(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", 63, GUARDRAIL_NAME)]

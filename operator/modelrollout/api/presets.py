@@ -22,6 +22,11 @@ from modelrollout.api.v1alpha1 import (
 INFER_PATH = LabelMatcher(label="path", operator=LabelOperator.MATCHES, value=".*/infer")
 """MLServer counts health checks as requests too; only inferences are compared."""
 
+FLIPS = Proportion(
+    events=MetricSelector(metric="modelrollout_comparator_flips_total"),
+    total=MetricSelector(metric="modelrollout_comparator_paired_total"),
+)
+"""Of the mirrored requests that stable answered twice: answers that differ from stable's."""
 PROPORTIONS = {
     Preset.ENVOY_ERRORS: Proportion(
         events=MetricSelector(
@@ -29,6 +34,11 @@ PROPORTIONS = {
             matchers=(LabelMatcher(label="envoy_response_code_class", value="5"),),
         ),
         total=MetricSelector(metric="envoy_cluster_upstream_rq_xx"),
+    ),
+    Preset.COMPARATOR_FLIPS: FLIPS,
+    Preset.COMPARATOR_ERRORS: Proportion(
+        events=MetricSelector(metric="modelrollout_comparator_failures_total"),
+        total=MetricSelector(metric="modelrollout_comparator_answers_total"),
     ),
     Preset.MLSERVER_ERRORS: Proportion(
         events=MetricSelector(
@@ -45,6 +55,9 @@ DISTRIBUTIONS = {
     Preset.ENVOY_LATENCY: Distribution(
         histogram=MetricSelector(metric="envoy_cluster_upstream_rq_time")
     ),
+    Preset.COMPARATOR_LATENCY: Distribution(
+        histogram=MetricSelector(metric="modelrollout_comparator_answer_seconds")
+    ),
     Preset.MLSERVER_LATENCY: Distribution(
         histogram=MetricSelector(
             metric="rest_server_request_duration_seconds", matchers=(INFER_PATH,)
@@ -53,12 +66,19 @@ DISTRIBUTIONS = {
 }
 SPLIT_BY_ROUTE = frozenset({Preset.ENVOY_ERRORS, Preset.ENVOY_LATENCY})
 """Measured at the gateway, where the versions differ by backend, not by pod."""
+SPLIT_BY_COMPARATOR = frozenset(
+    {Preset.COMPARATOR_FLIPS, Preset.COMPARATOR_ERRORS, Preset.COMPARATOR_LATENCY}
+)
+"""Measured by the comparator, where the versions differ by the side that was asked."""
 
 # What a careful SRE would not wake up for, and what must be excluded before more users see it.
 TOLERANCE = Difference(ratio="1.5", absolute="0.001")
 MARGIN = Difference(ratio="2", absolute="0.005")
 TAIL_TOLERANCE = Difference(ratio="1.5", absolute="0.001")
 TAIL_MARGIN = Difference(ratio="2", absolute="0.01")
+# Of all requests, beyond what stable differs from itself.
+FLIPS_TOLERANCE = Difference(absolute="0.002")
+FLIPS_MARGIN = Difference(absolute="0.01")
 # Of a value itself: a mean, or a quantile in seconds.
 VALUE_TOLERANCE = Difference(ratio="1.1")
 VALUE_MARGIN = Difference(ratio="1.25")
@@ -92,6 +112,8 @@ def _differences(guardrail: Guardrail, *, is_tail: bool) -> tuple[Difference, Di
     is_quantile = guardrail.distribution is not None and guardrail.distribution.quantile is not None
     if guardrail.mean is not None or is_quantile:
         default_tolerance, default_margin = VALUE_TOLERANCE, VALUE_MARGIN
+    if guardrail.preset is Preset.COMPARATOR_FLIPS:
+        default_tolerance, default_margin = FLIPS_TOLERANCE, FLIPS_MARGIN
     if guardrail.rate is not None:
         default_tolerance, default_margin = Difference(ratio="1.5"), Difference(ratio="2")
     tolerance = guardrail.tolerance

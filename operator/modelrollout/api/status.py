@@ -141,6 +141,17 @@ class PauseStatus(ApiModel):
     """time when it was paused."""
 
 
+class CheckStatus(ApiModel):
+    """How a check of this candidate went last."""
+
+    name: Text
+    """name of the check."""
+    passed: bool
+    """passed, or not yet."""
+    message: Sentence = ""
+    """message says what was wrong with the answer. It never quotes the answer's body."""
+
+
 class HistoryEntry(ApiModel):
     """Something that was decided."""
 
@@ -154,6 +165,8 @@ class HistoryEntry(ApiModel):
     """revision that it happened to."""
     message: Sentence
     """message explains it."""
+    by: Text | None = None
+    """by is the user who asked for it; absent where the operator decided."""
 
 
 Points = Annotated[tuple[float, ...], Field(max_length=64)]
@@ -206,6 +219,8 @@ class GuardrailCheckpoint(ApiModel):
     """windows counted in this step."""
     dispersion: Annotated[tuple[float, ...], Field(max_length=8)] = ()
     """dispersion is the factor by which events come in bursts, per threshold; empty until stable's history was read."""
+    usual: Annotated[tuple[float, ...], Field(max_length=8)] = ()
+    """usual is stable's usual share of the counted outcome, per threshold, on which bets are centred; 0 where it is not known."""
     counted: Counted = Counted.EVENTS
     """counted is the rarer outcome: the events, or all other requests."""
     placebo: Annotated[tuple[Points, ...], Field(max_length=16)] = ()
@@ -291,6 +306,14 @@ class ModelRolloutStatus(ApiModel):
     """stepDeadlineTime is when analysis.onInconclusive decides."""
     weight: WeightStatus = WeightStatus()
     """weight of the candidate."""
+    mirror: Annotated[int, Field(ge=0, le=FULL_WEIGHT)] | None = None
+    """mirror is the percentage of requests that are copied to the comparator, in a mirror step."""
+    is_revert: bool | None = None
+    """isRevert is true while a version comes back that was stable before."""
+    checks: Annotated[tuple[CheckStatus, ...], keyed("name", 8)] = ()
+    """checks that the candidate must pass before the first step."""
+    check_since_time: Time | None = None
+    """checkSinceTime is since when checks have been tried."""
     verdict: Verdict | None = None
     """verdict over all required guardrails in this step."""
     requests: Annotated[int, Field(ge=0)] | None = None

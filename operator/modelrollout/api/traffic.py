@@ -7,7 +7,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from modelrollout.api.fields import ApiModel, Hostname, Name, Rule, atomic, given
+from modelrollout.api.fields import (
+    ApiModel,
+    HeaderName,
+    HeaderValue,
+    Hostname,
+    Name,
+    Rule,
+    atomic,
+    given,
+)
 
 
 class GatewayReference(ApiModel):
@@ -71,8 +80,46 @@ class GatewayAPI(ApiModel):
     """deletionPolicy says whether the route that the operator owns stays (Keep, the default) or goes (Delete) with the ModelRollout."""
 
 
+class Sticky(ApiModel):
+    """What a user is known by: the same user always gets the same version."""
+
+    rules = (
+        Rule(
+            "has(self.header) != has(self.cookie)",
+            "a user is known by exactly one of header and cookie",
+            lambda it: given(it.header, it.cookie) == 1,
+        ),
+    )
+    header: HeaderName | None = None
+    """header whose value is the user's id."""
+    cookie: HeaderName | None = None
+    """cookie whose value is the user's id."""
+
+
+class CohortMember(ApiModel):
+    """Users who are on the candidate at every weight step."""
+
+    rules = (
+        Rule(
+            "has(self.header) != has(self.cookie)",
+            "a cohort's users are known by exactly one of header and cookie",
+            lambda it: given(it.header, it.cookie) == 1,
+        ),
+    )
+    header: HeaderName | None = None
+    """header that their requests have."""
+    cookie: HeaderName | None = None
+    """cookie that their requests have."""
+    value: HeaderValue
+    """value of the header or cookie."""
+
+
 class Traffic(ApiModel):
     """How users' requests reach the two versions."""
 
     gateway_api: Annotated[GatewayAPI, Field(alias="gatewayAPI")]
     """gatewayAPI moves traffic through a Gateway API HTTPRoute."""
+    sticky: Sticky | None = None
+    """sticky keeps each user on one version while the weight stays, and moves the fewest when it grows. Requests that name no user are shared out one by one."""
+    cohort: Annotated[tuple[CohortMember, ...], atomic(8)] = ()
+    """cohort lists users who get the candidate at every weight step. They are not random, so they are no part of the comparison."""

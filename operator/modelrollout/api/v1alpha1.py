@@ -51,7 +51,9 @@ from modelrollout.api.guardrails import (
     Proportion,
     Slices,
 )
+from modelrollout.api.shadow import Intent, Shadow
 from modelrollout.api.status import (
+    CheckStatus,
     Condition,
     ConditionStatus,
     Counted,
@@ -70,8 +72,28 @@ from modelrollout.api.status import (
     VersionStatus,
     WeightStatus,
 )
-from modelrollout.api.strategy import Bake, Gate, Step, Strategy, StrategyType
-from modelrollout.api.traffic import DeletionPolicy, GatewayAPI, GatewayReference, Traffic
+from modelrollout.api.strategy import (
+    Approval,
+    Bake,
+    Check,
+    Expectation,
+    Gate,
+    HttpCheck,
+    HttpMethod,
+    OnPass,
+    Revert,
+    Step,
+    Strategy,
+    StrategyType,
+)
+from modelrollout.api.traffic import (
+    CohortMember,
+    DeletionPolicy,
+    GatewayAPI,
+    GatewayReference,
+    Sticky,
+    Traffic,
+)
 
 __all__ = [
     "API_VERSION",
@@ -86,7 +108,11 @@ __all__ = [
     "VERSION",
     "Analysis",
     "ApiModel",
+    "Approval",
     "Bake",
+    "Check",
+    "CheckStatus",
+    "CohortMember",
     "Condition",
     "ConditionStatus",
     "Counted",
@@ -96,6 +122,7 @@ __all__ = [
     "Distribution",
     "Estimate",
     "EventRate",
+    "Expectation",
     "Gate",
     "GatewayAPI",
     "GatewayReference",
@@ -103,6 +130,9 @@ __all__ = [
     "GuardrailCheckpoint",
     "GuardrailStatus",
     "HistoryEntry",
+    "HttpCheck",
+    "HttpMethod",
+    "Intent",
     "LabelMatcher",
     "LabelOperator",
     "Limit",
@@ -113,17 +143,21 @@ __all__ = [
     "ModelRolloutStatus",
     "OnInconclusive",
     "OnNoData",
+    "OnPass",
     "PauseStatus",
     "Phase",
     "Preset",
     "Proportion",
     "Rejection",
+    "Revert",
     "Rule",
+    "Shadow",
     "SliceCheckpoint",
     "SliceStatus",
     "Slices",
     "SplitStatus",
     "Step",
+    "Sticky",
     "Strategy",
     "StrategyType",
     "Traffic",
@@ -168,6 +202,38 @@ class Version(ApiModel):
     """model identifies the model that the Deployment serves."""
 
 
+def _mirrors(spec: ModelRolloutSpec) -> bool:
+    steps = spec.strategy.steps
+    if steps is None:
+        return spec.strategy.type is StrategyType.SHADOW
+    return any(each.mirror is not None for each in steps)
+
+
+def _weighs(spec: ModelRolloutSpec) -> bool:
+    """Users are shared out between the versions in some step."""
+    steps = spec.strategy.steps
+    if steps is None:
+        return spec.strategy.type in {StrategyType.CANARY, StrategyType.AB_TEST}
+    return any(each.weight is not None and each.weight < FULL_WEIGHT for each in steps)
+
+
+def _is_judged_without(spec: ModelRolloutSpec, prefix: str) -> bool:
+    """Some guardrail that must pass is no preset of this kind."""
+    return any(
+        each.required and not (each.preset or "").startswith(prefix)
+        for each in spec.analysis.guardrails
+    )
+
+
+CEL_MIRRORS = "(has(self.strategy) && (has(self.strategy.steps) ? self.strategy.steps.exists(s, has(s.mirror)) : has(self.strategy.type) && self.strategy.type == 'Shadow'))"
+CEL_WEIGHS = "(!has(self.strategy) || (has(self.strategy.steps) ? self.strategy.steps.exists(s, has(s.weight) && s.weight < 100) : !has(self.strategy.type) || self.strategy.type in ['Canary', 'ABTest']))"
+
+
+def _cel_is_judged_without(prefix: str) -> str:
+    other = f"!(has(g.preset) && g.preset.startsWith('{prefix}'))"
+    return f"self.analysis.guardrails.exists(g, (!has(g.required) || g.required) && {other})"
+
+
 class ModelRolloutSpec(ApiModel):
     """What the user wants: this candidate, reached safely."""
 
@@ -181,6 +247,49 @@ class ModelRolloutSpec(ApiModel):
                 or service_of(it.candidate) != service_of(it.stable)
             ),
         ),
+        Rule(
+            "!has(self.strategy) || !has(self.strategy.type) || self.strategy.type != 'ABTest' || has(self.traffic.sticky)",
+            "an ABTest needs traffic.sticky: a user who changes sides is evidence for neither",
+            lambda it: (
+                it.strategy.type is not StrategyType.AB_TEST or it.traffic.sticky is not None
+            ),
+        ),
+        Rule(
+            f"!{CEL_MIRRORS} || has(self.shadow)",
+            "a mirror step needs shadow: what may be repeated, and how answers are compared",
+            lambda it: not _mirrors(it) or it.shadow is not None,
+        ),
+        Rule(
+            f"!{CEL_MIRRORS} || {_cel_is_judged_without('envoy/')}",
+            "no guardrail can be judged in a mirror step, where users meet stable alone: add one with preset comparator/flips or comparator/errors, or one that is counted by the pods",
+            lambda it: not _mirrors(it) or _is_judged_without(it, "envoy/"),
+        ),
+        Rule(
+            f"!{CEL_WEIGHS} || {_cel_is_judged_without('comparator/')}",
+            "no guardrail can be judged in a weight step, where nothing is mirrored: add one that is counted at the gateway (preset envoy/errors) or by the pods",
+            lambda it: not _weighs(it) or _is_judged_without(it, "comparator/"),
+        ),
+        Rule(
+            "has(self.shadow) || !self.analysis.guardrails.exists(g, has(g.preset) && g.preset.startsWith('comparator/'))",
+            "the comparator presets need shadow",
+            lambda it: (
+                it.shadow is not None
+                or not any(
+                    (each.preset or "").startswith("comparator/") for each in it.analysis.guardrails
+                )
+            ),
+        ),
+        Rule(
+            "!has(self.shadow) || self.shadow.intent != 'Change' || !self.analysis.guardrails.exists(g, has(g.preset) && g.preset == 'comparator/flips')",
+            "a version that is meant to answer differently cannot be judged by flips: leave comparator/flips out, or set shadow.intent to Equivalence",
+            lambda it: (
+                it.shadow is None
+                or it.shadow.intent is not Intent.CHANGE
+                or all(
+                    each.preset is not Preset.COMPARATOR_FLIPS for each in it.analysis.guardrails
+                )
+            ),
+        ),
     )
     candidate: Version
     """candidate is the version you want. Changing it starts a rollout."""
@@ -192,6 +301,8 @@ class ModelRolloutSpec(ApiModel):
     """traffic says how requests reach the versions."""
     strategy: Strategy = Strategy()
     """strategy is the list of steps."""
+    shadow: Shadow | None = None
+    """shadow says what is mirrored in mirror steps, and how the answers are compared."""
     analysis: Analysis
     """analysis says what is measured and how sure the operator must be."""
     paused: bool = False

@@ -25,6 +25,7 @@ from modelrollout.core.evidence import (
     Measure,
     Selector,
     Split,
+    Where,
     Window,
 )
 from modelrollout.core.measures import measures_of
@@ -156,8 +157,10 @@ def measures_between(question: Question, split: Split) -> tuple[Measure, ...]:
         endpoints=0,
         replica_sets=(),
     )
-    measures = measures_of(question.analysis, question.namespace, nobody, nobody, split)
-    return tuple(between(each, split) for each in measures)
+    measures = measures_of(question.analysis, question.namespace, "", nobody, nobody, split)
+    return tuple(
+        between(each, split) for each in measures if each.where is not Where.COMPARATOR
+    )
 
 
 def between(measure: Measure, split: Split) -> Measure:

@@ -15,18 +15,15 @@ from modelrollout.shadow.server import serve
 
 
 @click.command()
-@click.argument(
-    "config",
+@click.option(
+    "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="MODELROLLOUT_COMPARATOR_CONFIG",
+    required=True,
+    help="The file that the operator writes: both addresses, and spec.shadow.",
 )
 def comparator(config: Path) -> None:
-    """
-    Compare the answers of two versions to mirrored requests.
-
-    CONFIG is the file that the operator writes: both addresses, and spec.shadow. It may be given
-    as MODELROLLOUT_COMPARATOR_CONFIG.
-    """
+    """Compare the answers of two versions to mirrored requests."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         chosen = settings.read(config)

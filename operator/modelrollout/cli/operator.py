@@ -13,8 +13,11 @@ import click
 import kopf
 
 from modelrollout import settings, telemetry
+from modelrollout.adapters.checks import HttpChecker
 from modelrollout.adapters.cluster import Cluster
+from modelrollout.adapters.comparator import Comparators
 from modelrollout.adapters.lease import lead
+from modelrollout.adapters.notify import Notifier
 from modelrollout.adapters.prometheus import Prometheus
 from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter
 from modelrollout.handlers import Shell
@@ -33,6 +36,7 @@ def operator(log_format: str) -> None:
     kopf.configure(log_format=kopf.LogFormat[log_format.upper()])
     # kopf tells of each event that it handed over; what we do with it is told by us.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    telemetry.write_audit_trail()
     try:
         chosen = settings.from_environment()
     except ValueError as error:
@@ -46,6 +50,7 @@ def operator(log_format: str) -> None:
 async def _operate(chosen: Settings) -> None:
     cluster = await Cluster.connect()
     probes = await telemetry.serve(chosen.port)
+    notifiers = [Notifier(name, each) for name, each in chosen.webhooks.items()]
     world = World(
         cluster=cluster,
         metrics={
@@ -59,7 +64,10 @@ async def _operate(chosen: Settings) -> None:
             for name, each in chosen.providers.items()
         },
         router=GatewayAPIRouter(cluster, time.time),
+        comparators=Comparators(cluster, chosen.image, chosen.image_pull_policy),
+        checker=HttpChecker(),
         clock=time.time,
+        listeners=notifiers,
     )
 
     ended = asyncio.Event()
@@ -95,5 +103,6 @@ async def _operate(chosen: Settings) -> None:
         outcome, _ = await asyncio.gather(leading, stopping, return_exceptions=True)
         if isinstance(outcome, Exception):
             LOG.error("leader election failed", exc_info=outcome)
+        await asyncio.gather(*(each.close() for each in notifiers))
         await probes.cleanup()
         await cluster.close()

@@ -15,7 +15,7 @@ import click
 from modelrollout.api.v1alpha1 import VersionStatus
 from modelrollout.cli.files import Manifest, manifest
 from modelrollout.core import forecast
-from modelrollout.core.evidence import Kind, Measure
+from modelrollout.core.evidence import Kind, Measure, Where
 from modelrollout.core.forecast import (
     Comparison,
     Forecast,
@@ -141,7 +141,8 @@ def _measures(given: Manifest) -> tuple[Measure, ...]:
         endpoints=0,
         replica_sets=(),
     )
-    return measures_of(given.spec.analysis, given.namespace, nobody, nobody, None)
+    found = measures_of(given.spec.analysis, given.namespace, given.name, nobody, nobody, None)
+    return tuple(each for each in found if each.where is not Where.COMPARATOR)
 
 
 def _names(measures: Sequence[Measure], *kinds: Kind) -> list[str]:

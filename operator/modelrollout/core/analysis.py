@@ -81,7 +81,12 @@ def judge(
     levels: Mapping[str, Level],
     now: float,
 ) -> Judgement:
-    """Weigh every guardrail. `checkpoints` hold the evidence, `readings` only what was blind."""
+    """
+    Weigh every guardrail. `checkpoints` hold the evidence, `readings` only what was blind.
+
+    The idle ones have nothing to compare in this step: nothing is asked or said of them. What
+    they found out before counts on, so that one error rate covers all steps.
+    """
     alpha, beta = float(analysis.false_rollback_rate), float(analysis.false_promote_rate)
     evidence = {each.name: _evidence(each, checkpoints[each.name], alpha) for each in measures}
     harm = {name: each.counted for name, each in evidence.items()}
@@ -97,6 +102,7 @@ def judge(
             rates=(alpha * each.weight / sum(weights.values()), alpha, beta),
         )
         for each in measures
+        if not each.is_idle or each.name in culprits
     ) + tuple(
         limit_status(each, checkpoints.get(each.name), levels.get(each.name), now)
         for each in analysis.guardrails
@@ -104,7 +110,8 @@ def judge(
     )
     order = {each.name: position for position, each in enumerate(analysis.guardrails)}
     statuses = tuple(sorted(statuses, key=lambda each: order[each.name]))
-    required = {each.name for each in analysis.guardrails if each.required}
+    idle = {each.name for each in measures if each.is_idle}
+    required = {each.name for each in analysis.guardrails if each.required} - idle
     return Judgement(
         verdict=_together(statuses, required),
         guardrails=statuses,
@@ -135,7 +142,7 @@ def _together(statuses: Sequence[GuardrailStatus], required: set[str]) -> Verdic
     needed = [each.verdict for each in statuses if each.name in required]
     if any(each is Verdict.NO_DATA for each in needed):
         return Verdict.NO_DATA
-    if all(each is Verdict.PASS for each in needed):
+    if needed and all(each is Verdict.PASS for each in needed):
         return Verdict.PASS
     return Verdict.INCONCLUSIVE
 

@@ -23,7 +23,7 @@ from modelrollout.core.evidence import (
     Reading,
     Window,
 )
-from modelrollout.stats import counts, dispersion, histograms, means
+from modelrollout.stats import counts, dispersion, histograms, means, paired
 from modelrollout.stats.counts import Bound
 
 ENOUGH_TO_CHOOSE = 200
@@ -48,6 +48,9 @@ def fresh(measure: Measure, watermark: float) -> GuardrailCheckpoint:
     """No evidence yet. A distribution's thresholds are chosen later, from stable's answers."""
     width = 0 if measure.query.kind is Kind.DISTRIBUTION else 1
     empty = GuardrailCheckpoint(name=measure.name, key=measure.key, watermark=watermark)
+    if measure.query.kind is Kind.PAIRED:
+        # Both sides answer the same requests: what comes in bursts comes to both.
+        empty = empty.model_copy(update={"dispersion": (1.0,)})
     return _with_room(measure, empty, width)
 
 
@@ -87,9 +90,7 @@ def _with_room(
     measure: Measure, checkpoint: GuardrailCheckpoint, width: int
 ) -> GuardrailCheckpoint:
     """Empty evidence for a number of thresholds (1 for a plain count); `width` 0 has none."""
-    is_mean = _is_mean(measure)
-    harm_points = means.MEANS_STATE if is_mean else counts.HARM_POINTS
-    safety_points = means.MEANS_STATE if is_mean else counts.SAFETY_POINTS
+    harm_points, safety_points = _points(measure)
     columns = min(width, 1) if measure.quantile is not None else width
     return checkpoint.model_copy(
         update={
@@ -99,6 +100,15 @@ def _with_room(
             "candidate": (0.0,) * (width + 1),
         }
     )
+
+
+def _points(measure: Measure) -> tuple[int, int]:
+    """Numbers that a column of harm evidence, and of safety evidence, consists of."""
+    if measure.query.kind is Kind.PAIRED:
+        return paired.PAIRED_POINTS, paired.PAIRED_POINTS
+    if _is_mean(measure):
+        return means.MEANS_STATE, means.MEANS_STATE
+    return counts.HARM_POINTS, counts.SAFETY_POINTS
 
 
 # --- before the first window ------------------------------------------------------------------
@@ -112,7 +122,7 @@ def is_prepared(checkpoint: GuardrailCheckpoint) -> bool:
 def prepared(
     measure: Measure, checkpoint: GuardrailCheckpoint, past: Past, watermark: float
 ) -> GuardrailCheckpoint:
-    """What is fixed before the first bet: thresholds, which outcome is counted, tempering."""
+    """What is fixed before the first bet: thresholds, which outcome is counted, stable's habits."""
     if past.histogram is not None and not checkpoint.thresholds:
         checkpoint = choose(measure, checkpoint, past.histogram, watermark)
     if not checkpoint.harm:
@@ -120,7 +130,7 @@ def prepared(
     is_common = measure.query.kind is Kind.PROPORTION and _is_common(past.windows)
     if is_common and _has_complement(measure):
         checkpoint = checkpoint.model_copy(update={"counted": Counted.OTHERS})
-    return checkpoint.model_copy(update={"dispersion": _dispersion(measure, checkpoint, past)})
+    return checkpoint.model_copy(update=_habits(measure, checkpoint, past))
 
 
 def is_enough(histogram: Histogram) -> bool:
@@ -173,11 +183,14 @@ def _has_complement(measure: Measure) -> bool:
     return True
 
 
-def _dispersion(measure: Measure, checkpoint: GuardrailCheckpoint, past: Past) -> Row:
-    """How events come in bursts, for each column of harm evidence."""
+def _habits(
+    measure: Measure, checkpoint: GuardrailCheckpoint, past: Past
+) -> dict[str, tuple[float, ...]]:
+    """How often stable's events come, and how they come in bursts, per column of harm evidence."""
     if measure.query.kind is Kind.MEAN:
-        return (1.0,)
-    factors = []
+        return {"usual": (0.0,), "dispersion": (1.0,)}
+    of_proportion = measure.query.kind is not Kind.RATE
+    shares, factors = [], []
     for column, _ in _columns(measure, checkpoint, is_harm=True):
         whole = [_outcomes(measure, checkpoint, each, column) for each in past.windows]
         halves = [
@@ -187,9 +200,13 @@ def _dispersion(measure: Measure, checkpoint: GuardrailCheckpoint, past: Past) -
             )
             for even, odd in past.halves
         ]
-        largest = max(dispersion.dispersion(whole), dispersion.dispersion_of_halves(halves))
+        shares.append(round(counts.usual_share(whole), 6) if of_proportion else 0.0)
+        largest = max(
+            dispersion.dispersion(whole, of_proportion=of_proportion),
+            dispersion.dispersion_of_halves(halves, of_proportion=of_proportion),
+        )
         factors.append(round(largest, 3))
-    return tuple(factors)
+    return {"usual": tuple(shares), "dispersion": tuple(factors)}
 
 
 # --- windows ------------------------------------------------------------------------------------
@@ -234,11 +251,13 @@ def _grown(
 ) -> Rows:
     if not pairs:
         return state
-    more = (
-        (_moments(measure, pairs, is_harm=is_harm),)
-        if _is_mean(measure)
-        else _bets(measure, checkpoint, pairs, is_harm=is_harm)
-    )
+    more: Rows
+    if measure.query.kind is Kind.PAIRED:
+        more = (_flips(measure, pairs, is_harm=is_harm),)
+    elif _is_mean(measure):
+        more = (_moments(measure, pairs, is_harm=is_harm),)
+    else:
+        more = _bets(measure, checkpoint, pairs, is_harm=is_harm)
     return tuple(
         tuple(round(old + new, DIGITS) for old, new in zip(row, added, strict=True))
         for row, added in zip(state, more, strict=True)
@@ -328,6 +347,19 @@ def _is_mean(measure: Measure) -> bool:
     return measure.query.kind is Kind.MEAN and measure.largest is None
 
 
+def _flips(measure: Measure, pairs: Sequence[Pair], *, is_harm: bool) -> Row:
+    """Answers that only the candidate changed, against those that only stable's repeat changed."""
+    stable_only = sum(stable.k[0] for stable, _ in pairs)
+    candidate_only = sum(candidate.k[0] for _, candidate in pairs)
+    # The two sides are counted one after the other: a scrape may come in between.
+    answered = sum(max(stable.n, candidate.n) for stable, candidate in pairs)
+    others = max(0.0, answered - stable_only - candidate_only)
+    known = paired.Pairs(candidate_only, stable_only, others)
+    if is_harm:
+        return paired.log_harm(known, measure.tolerance.absolute)
+    return paired.log_safety(known, measure.margin.absolute)
+
+
 def _moments(measure: Measure, pairs: Sequence[Pair], *, is_harm: bool) -> Row:
     """Lower is worse: stable must not be above ratio times the candidate."""
     bound = measure.tolerance if is_harm else measure.margin
@@ -346,7 +378,9 @@ def _summed(state: Row, more: Iterable[Counts]) -> Row:
 
 
 def _placebo(measure: Measure, checkpoint: GuardrailCheckpoint, windows: Sequence[Window]) -> Rows:
-    """Harm evidence of each half of stable against the other."""
+    """Harm evidence of each half of stable against the other. Pairs have their floor instead."""
+    if measure.query.kind is Kind.PAIRED:
+        return ()
     halves = [each.halves for each in windows if each.halves is not None]
     if not halves:
         return checkpoint.placebo

@@ -2,100 +2,142 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from modelrollout.api.conditions import Reason
 from modelrollout.api.v1alpha1 import ModelRolloutStatus
 from modelrollout.core import facts
 from modelrollout.core.observation import Command, Verb, Workload
 from modelrollout.core.plan import Note, Severity
-from modelrollout.core.steps import Step
+from modelrollout.core.steps import Step, StepKind
+
+Answer = tuple[ModelRolloutStatus, Note]
+"""The facts after the command, and an Event that says what it did or why it did nothing."""
 
 
-def obeyed(
-    command: Command,
-    known: ModelRolloutStatus,
-    candidate: Workload | None,
-    step: Step | None,
-    now: float,
-) -> tuple[ModelRolloutStatus, Note]:
-    """The facts after the command, and an Event that says what it did or why it did nothing."""
-    match command.verb:
-        case Verb.ABORT:
-            return _abort(command, known, now)
-        case Verb.PAUSE:
-            return _pause(command, known, now)
-        case Verb.RESUME:
-            return _resume(command, known, step, now)
-        case Verb.RETRY:
-            return _retry(command, known, now)
-        case Verb.PROMOTE:
-            return _promote(command, known, candidate, now)
-        case None:
-            verbs = ", ".join(Verb)
-            return known, _ignored(command, f"unknown command; there are {verbs}")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A command, and where the rollout is when it comes."""
+
+    command: Command
+    known: ModelRolloutStatus
+    candidate: Workload | None
+    step: Step | None
+    next_index: int
+    next_step: Step | None
+    """None before the first step and after the last."""
+    now: float
+
+    def ignored(self, why: str) -> Answer:
+        """Nothing changes."""
+        message = f"command {self.command.text!r} was ignored: {why}"
+        return self.known, Note(severity=Severity.WARNING, reason="CommandIgnored", message=message)
+
+    def said(self, what: str) -> str:
+        """What happened, and who asked for it."""
+        return f"{what} by {self.command.by}" if self.command.by else f"{what} by annotation"
+
+    @property
+    def has_ready_candidate(self) -> bool:
+        """Users could be sent to the version on trial."""
+        seen = self.candidate
+        return seen is not None and seen.version == self.known.candidate and seen.is_ready
 
 
-def _said(command: Command, what: str) -> str:
-    return f"{what} by {command.by}" if command.by else f"{what} by annotation"
-
-
-def _ignored(command: Command, why: str) -> Note:
-    message = f"command {command.text!r} was ignored: {why}"
-    return Note(severity=Severity.WARNING, reason="CommandIgnored", message=message)
+def obeyed(asked: Asked) -> Answer:
+    """Carry the command out."""
+    if asked.command.verb is None:
+        return asked.ignored(f"unknown command; there are {', '.join(Verb)}")
+    return COMMANDS[asked.command.verb](asked)
 
 
 def _told(reason: str, message: str) -> Note:
     return Note(severity=Severity.NORMAL, reason=reason, message=message)
 
 
-def _abort(
-    command: Command, known: ModelRolloutStatus, now: float
-) -> tuple[ModelRolloutStatus, Note]:
+def _abort(asked: Asked) -> Answer:
+    known = asked.known
     if known.candidate is None:
-        return known, _ignored(command, "no candidate is on trial")
-    message = _said(command, f"{known.candidate.deployment} was aborted")
-    return facts.rejected(known, Reason.ABORTED, message, now), _told("Aborted", message)
+        return asked.ignored("no candidate is on trial")
+    message = asked.said(f"{known.candidate.deployment} was aborted")
+    new = facts.rejected(known, Reason.ABORTED, message, asked.now, asked.command.by)
+    return new, _told("Aborted", message)
 
 
-def _pause(
-    command: Command, known: ModelRolloutStatus, now: float
-) -> tuple[ModelRolloutStatus, Note]:
+def _pause(asked: Asked) -> Answer:
+    known = asked.known
     if known.candidate is None:
-        return known, _ignored(command, "no candidate is on trial; use spec.paused to wait")
-    message = _said(command, "paused")
-    new = facts.recorded(known, "Paused", known.candidate, message, now)
-    return facts.paused(new, "Command", message, now), _told("Paused", message)
+        return asked.ignored("no candidate is on trial; use spec.paused to wait")
+    message = asked.said("paused")
+    new = facts.recorded(known, "Paused", known.candidate, message, asked.now, asked.command.by)
+    return facts.paused(new, "Command", message, asked.now), _told("Paused", message)
 
 
-def _resume(
-    command: Command, known: ModelRolloutStatus, step: Step | None, now: float
-) -> tuple[ModelRolloutStatus, Note]:
+def _resume(asked: Asked) -> Answer:
+    known = asked.known
     if known.candidate is None or known.pause is None:
-        return known, _ignored(command, "the rollout is not paused")
-    message = _said(command, "resumed")
-    new = facts.recorded(known, "Resumed", known.candidate, message, now)
-    return facts.resumed(new, step, now), _told("Resumed", message)
+        return asked.ignored("the rollout is not paused")
+    message = asked.said("resumed")
+    new = facts.recorded(known, "Resumed", known.candidate, message, asked.now, asked.command.by)
+    return facts.resumed(new, asked.step, asked.now), _told("Resumed", message)
 
 
-def _retry(
-    command: Command, known: ModelRolloutStatus, now: float
-) -> tuple[ModelRolloutStatus, Note]:
-    lost = known.rejected
+def _retry(asked: Asked) -> Answer:
+    known, lost = asked.known, asked.known.rejected
     if lost is None:
-        return known, _ignored(command, "no version was rejected")
-    message = _said(command, f"retry of {lost.deployment}")
+        return asked.ignored("no version was rejected")
+    message = asked.said(f"retry of {lost.deployment}")
     entry = known.stable or known.previous
     if entry is not None:
         tried = entry.model_copy(update={"deployment": lost.deployment, "revision": lost.revision})
-        known = facts.recorded(known, "Retried", tried, message, now)
+        known = facts.recorded(known, "Retried", tried, message, asked.now, asked.command.by)
     return known.model_copy(update={"rejected": None}), _told("Retried", message)
 
 
-def _promote(
-    command: Command, known: ModelRolloutStatus, candidate: Workload | None, now: float
-) -> tuple[ModelRolloutStatus, Note]:
+def _promote(asked: Asked) -> Answer:
+    known = asked.known
     if known.candidate is None:
-        return known, _ignored(command, "no candidate is on trial")
-    if candidate is None or candidate.version != known.candidate or not candidate.is_ready:
-        return known, _ignored(command, f"{known.candidate.deployment} is not ready")
-    message = _said(command, f"{known.candidate.deployment} was promoted")
-    return facts.promoted(known, message, now), _told("Promoted", message)
+        return asked.ignored("no candidate is on trial")
+    if not asked.has_ready_candidate:
+        return asked.ignored(f"{known.candidate.deployment} is not ready")
+    message = asked.said(f"{known.candidate.deployment} was promoted")
+    return facts.promoted(known, message, asked.now, asked.command.by), _told("Promoted", message)
+
+
+def _approve(asked: Asked) -> Answer:
+    if asked.step is None or asked.step.kind is not StepKind.APPROVAL:
+        return asked.ignored("no approval is asked for now")
+    return _moved_on(asked, "Approved", "was approved")
+
+
+def _skip_step(asked: Asked) -> Answer:
+    if asked.step is None:
+        return asked.ignored("no step has begun")
+    if asked.next_step is None:
+        return _promote(asked)
+    return _moved_on(asked, "StepSkipped", "was skipped")
+
+
+def _moved_on(asked: Asked, what: str, done: str) -> Answer:
+    known = asked.known
+    assert known.candidate is not None
+    assert known.step is not None
+    assert asked.next_step is not None
+    if known.pause is not None:
+        return asked.ignored("the rollout is paused: resume it first")
+    if not asked.has_ready_candidate:
+        return asked.ignored(f"{known.candidate.deployment} is not ready")
+    message = asked.said(f"step {known.step + 1} of {known.candidate.deployment} {done}")
+    new = facts.recorded(known, what, known.candidate, message, asked.now, asked.command.by)
+    return facts.at_step(new, asked.next_index, asked.next_step), _told(what, message)
+
+
+COMMANDS = {
+    Verb.ABORT: _abort,
+    Verb.PAUSE: _pause,
+    Verb.RESUME: _resume,
+    Verb.RETRY: _retry,
+    Verb.PROMOTE: _promote,
+    Verb.APPROVE: _approve,
+    Verb.SKIP_STEP: _skip_step,
+}

@@ -8,8 +8,10 @@ facts (status as it was, changed by this pass) and in the observation, nowhere e
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
@@ -28,10 +30,12 @@ from modelrollout.core.analysis import Judgement
 from modelrollout.core.doubts import doubts
 from modelrollout.core.evidence import Measure
 from modelrollout.core.forecast import Pods
-from modelrollout.core.observation import Observation, Rollout, Workload
+from modelrollout.core.observation import CheckResult, Observation, Rollout, Workload
 from modelrollout.core.plan import Note, Plan, Severity, traffic_of
 from modelrollout.core.status import Outcome
 from modelrollout.core.steps import Step, StepKind, step_of, steps_of
+
+T = TypeVar("T")
 
 SOON_SECONDS = 0.25
 """While the gateway takes up a weight: that takes a few tenths of a second."""
@@ -39,6 +43,17 @@ WAIT_SECONDS = 2.0
 """While pods start, or a cause that nobody announces may go away."""
 SETTLE_SECONDS = 0.15
 """After a window's end: the time a scrape needs to be stored."""
+
+
+COMPARATOR_STARTS = "waits until the comparator is ready"
+COMPARATOR_AWAY = "the comparator is not ready: copies of requests are lost, users notice nothing"
+UNHEALTHY = {
+    Reason.METRICS_UNAVAILABLE,
+    Reason.SPLIT_MISMATCH,
+    Reason.CHECKING,
+    Reason.COMPARATOR_NOT_READY,
+}
+"""Reasons to wait that say more of the candidate's health than the evidence so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +83,9 @@ class _Pass:
             return None
         if self._is_listed:
             return self.steps[self.facts.step]
-        weight = self.facts.weight.wanted
+        weight, mirror = self.facts.weight.wanted, self.facts.mirror
+        if mirror:
+            return step_of(api.Step(mirror=mirror))
         if weight == 0:
             return Step(kind=StepKind.PAUSE, weight=0)
         return step_of(api.Step(weight=weight))
@@ -90,13 +107,15 @@ class _Pass:
             index is not None
             and index < len(self.steps)
             and self.steps[index].weight == self.facts.weight.wanted
+            and self.steps[index].mirror == (self.facts.mirror or 0)
         )
 
     @cached_property
     def is_settled(self) -> bool:
         """The traffic that the facts intend is in force."""
-        intended = traffic_of(self.rollout.status, self.spec.port)
-        is_same = intended == traffic_of(self.facts, self.spec.port)
+        name = self.rollout.name
+        intended = traffic_of(self.rollout.status, self.spec, name)
+        is_same = intended == traffic_of(self.facts, self.spec, name)
         return self.seen.route.is_settled and is_same
 
     @property
@@ -128,7 +147,7 @@ def decide(rollout: Rollout, seen: Observation) -> Plan:
         rollout=rollout,
         spec=rollout.spec,
         seen=seen,
-        steps=steps_of(rollout.spec.strategy),
+        steps=steps_of(rollout.spec.strategy, is_revert=bool(rollout.status.is_revert)),
         facts=facts.with_first_stable(rollout.status, rollout.spec),
     )
     return _wanted(_stable_seen(_route_seen(_obey(here))))
@@ -140,10 +159,9 @@ def decide(rollout: Rollout, seen: Observation) -> Plan:
 def _restore(rollout: Rollout, seen: Observation) -> Plan:
     """Deletion: all traffic to stable, wait until the gateway has it, then let go."""
     new = facts.withdrawn(rollout.status)
-    port = rollout.spec.port if rollout.spec else 0
-    traffic = traffic_of(new, port) if port else None
+    traffic = traffic_of(new, rollout.spec, rollout.name)
     problem = seen.route.problem
-    is_same = traffic == traffic_of(rollout.status, port)
+    is_same = traffic == traffic_of(rollout.status, rollout.spec, rollout.name)
     # The gateway need not confirm it: an absent one must not keep the object for ever.
     is_done = traffic is None or problem is not None or (seen.route.in_sync and is_same)
     notes: tuple[Note, ...] = ()
@@ -182,10 +200,17 @@ def _not_understood(rollout: Rollout, seen: Observation) -> Plan:
 def _obey(here: _Pass) -> _Pass:
     if here.rollout.command is None:
         return here
-    new, note = commands.obeyed(
-        here.rollout.command, here.facts, here.seen.candidate, here.step, here.now
+    following = None if here.step is None else here.next_index
+    asked = commands.Asked(
+        command=here.rollout.command,
+        known=here.facts,
+        candidate=here.seen.candidate,
+        step=here.step,
+        next_index=following or 0,
+        next_step=dict(enumerate(here.steps)).get(following) if following else None,
+        now=here.now,
     )
-    return here.with_facts(new, note)
+    return here.with_facts(*commands.obeyed(asked))
 
 
 def _route_seen(here: _Pass) -> _Pass:
@@ -245,14 +270,14 @@ def _cannot(here: _Pass) -> Plan:
     """What the spec names is missing or unfit: hold, unless the candidate is gone or fails."""
     problem = here.seen.problem
     assert problem is not None
-    trial, candidate = here.facts.candidate, here.seen.candidate
-    if trial is not None and here.facts.weight.wanted > 0:
+    trial = here.facts.candidate
+    if trial is not None and (here.facts.weight.wanted > 0 or here.facts.mirror):
         # A name that was mistyped in the spec is no news of the candidate on trial.
         is_gone = problem.reason is Reason.CANDIDATE_NOT_FOUND
         if is_gone and here.spec.candidate.deployment == trial.deployment:
             return _roll_back(here, Reason.CANDIDATE_NOT_READY, problem.message)
-        if candidate is not None and candidate.version == trial and candidate.endpoints == 0:
-            return _roll_back(here, Reason.CANDIDATE_NOT_READY, _nobody_answers(candidate))
+        if _nobody_answers_users(here):
+            return _roll_back(here, Reason.CANDIDATE_NOT_READY, _nobody_answers(here))
         here, judgement = _judged(here)
         if judgement is not None and judgement.verdict is Verdict.FAIL:
             said = judgement.says(*judgement.culprits)
@@ -290,8 +315,13 @@ def _begin(here: _Pass, candidate: Workload) -> Plan:
     old, new = here.facts.candidate, candidate.version
     what = "Started" if old is None else "Restarted"
     instead = "" if old is None else f" instead of {old.deployment} ({old.revision})"
-    message = f"rollout of {new.deployment} ({new.revision}){instead}"
-    begun = facts.on_trial(here.facts, new, len(here.steps))
+    is_revert = here.spec.strategy.revert is api.Revert.IMMEDIATE and facts.was_stable(
+        here.facts, new
+    )
+    verb = "revert to" if is_revert else "rollout of"
+    message = f"{verb} {new.deployment} ({new.revision}){instead}"
+    steps = steps_of(here.spec.strategy, is_revert=is_revert)
+    begun = facts.on_trial(here.facts, new, len(steps), is_revert=is_revert)
     begun = facts.recorded(begun, what, new, message, here.now)
     note = Note(severity=Severity.NORMAL, reason=what, message=message)
     here = here.with_facts(begun, note)
@@ -315,8 +345,8 @@ def _trial(here: _Pass) -> Plan:
     if judgement is not None and judgement.verdict is Verdict.FAIL:
         said = judgement.says(*judgement.culprits)
         return _roll_back(here, Reason.GUARDRAIL_BREACHED, said, judgement)
-    if here.facts.weight.wanted > 0 and candidate.endpoints == 0:
-        return _roll_back(here, Reason.CANDIDATE_NOT_READY, _nobody_answers(candidate), judgement)
+    if _nobody_answers_users(here):
+        return _roll_back(here, Reason.CANDIDATE_NOT_READY, _nobody_answers(here), judgement)
     if here.facts.step is None:
         return _prepare(here, candidate)
     if here.facts.step_start_time is None:
@@ -338,8 +368,16 @@ def _held(here: _Pass, candidate: Workload, judgement: Judgement | None) -> Plan
         return _hold(here, Reason.SPLIT_MISMATCH, said, judgement)
     if judgement is not None and judgement.blind:
         return _blind(here, judgement)
+    missing = _missing(here, candidate)
+    return None if missing is None else _hold(here, *missing, judgement)
+
+
+def _missing(here: _Pass, candidate: Workload) -> tuple[Reason, str] | None:
+    """Who is not there to answer."""
     if not candidate.is_ready:
-        return _hold(here, Reason.CANDIDATE_NOT_READY, _readiness(candidate), judgement)
+        return Reason.CANDIDATE_NOT_READY, _readiness(candidate)
+    if here.facts.mirror and not here.seen.comparator.is_ready:
+        return Reason.COMPARATOR_NOT_READY, COMPARATOR_AWAY
     return None
 
 
@@ -351,22 +389,25 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
     start = facts.as_seconds(here.facts.step_start_time)
     collected = {each.name: _collected(here, each, start) for each in seen.measures}
     before = {each.name: each for each in here.facts.checkpoint}
-    for guardrail in here.spec.analysis.guardrails:
-        if guardrail.limit is not None:
-            collected[guardrail.name] = limits.track_limit(
-                guardrail, before.get(guardrail.name), seen.levels.get(guardrail.name), here.now
-            )
+    limited = {each.name: each for each in here.spec.analysis.guardrails if each.limit is not None}
+    for name, guardrail in limited.items():
+        collected[name] = limits.track_limit(
+            guardrail, before.get(name), seen.levels.get(name), here.now
+        )
     judgement = analysis.judge(
         here.spec.analysis, seen.measures, collected, seen.readings, seen.levels, here.now
     )
-    weight = here.facts.weight.wanted
-    split = traffic_split.counted(
-        here.facts.split, seen.measures, seen.readings, weight, start, facts.as_time(here.now)
-    )
+    split = here.facts.split
+    if here.spec.traffic.sticky is None:
+        # With it users are shared out: how many requests each of them sends, nobody knows.
+        weight = here.facts.weight.wanted
+        split = traffic_split.counted(
+            split, seen.measures, seen.readings, weight, start, facts.as_time(here.now)
+        )
     new = here.facts.model_copy(
         update={
-            "checkpoint": tuple(collected.values()),
-            "guardrails": judgement.guardrails,
+            "checkpoint": tuple({**_named(here, before), **collected}.values()),
+            "guardrails": tuple(_last_known(here, judgement).values()),
             "verdict": judgement.verdict,
             "requests": judgement.requests,
             "split": split,
@@ -375,6 +416,19 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
     if not judgement.blind:
         new = new.model_copy(update={"no_data_since_time": None})
     return here.with_facts(new, *_doubts(here, new, judgement)), judgement
+
+
+def _last_known(here: _Pass, judgement: Judgement) -> dict[str, api.GuardrailStatus]:
+    """What is said now; of guardrails with nothing to compare in this step what was said last."""
+    return _named(
+        here, {each.name: each for each in (*here.facts.guardrails, *judgement.guardrails)}
+    )
+
+
+def _named(here: _Pass, found: Mapping[str, T]) -> dict[str, T]:
+    """Those whose guardrails the spec has, in its order."""
+    names = [each.name for each in here.spec.analysis.guardrails]
+    return {name: found[name] for name in names if name in found}
 
 
 def _collected(here: _Pass, measure: Measure, start: float) -> api.GuardrailCheckpoint:
@@ -416,7 +470,7 @@ def _roll_back(
 ) -> Plan:
     lost = here.facts.candidate
     assert lost is not None
-    where = "before the first step" if here.step is None else f"at {here.facts.weight.wanted} %"
+    where = "before the first step" if here.step is None else f"at {here.step.share_text}"
     sentence = f"{lost.deployment} was rolled back {where}: {message}"
     new = facts.rejected(here.facts, reason, sentence, here.now)
     note = Note(severity=Severity.WARNING, reason="RolledBack", message=sentence)
@@ -432,7 +486,12 @@ def _roll_back(
 
 
 def _health_of(cause: str) -> Reason:
-    known = {Reason.GUARDRAIL_BREACHED, Reason.CANDIDATE_NOT_READY, Reason.METRICS_UNAVAILABLE}
+    known = {
+        Reason.GUARDRAIL_BREACHED,
+        Reason.CANDIDATE_NOT_READY,
+        Reason.CHECK_FAILED,
+        Reason.METRICS_UNAVAILABLE,
+    }
     return Reason(cause) if cause in known else Reason.NOTHING_ON_TRIAL
 
 
@@ -451,7 +510,33 @@ def _prepare(here: _Pass, candidate: Workload) -> Plan:
     if not here.is_settled:
         waiting = here.seen.route.message or "waits until the route is at rest"
         return _hold(here, Reason.WAITING_FOR_ROUTE, waiting, None)
+    if not here.facts.is_revert and (waiting_for := _checked(here)) is not None:
+        return waiting_for
     return _step_to(_informed(here), 0)
+
+
+def _checked(here: _Pass) -> Plan | None:
+    """What the user's checks of the candidate keep it from; None when all have passed."""
+    passed = {each.name for each in here.facts.checks if each.passed}
+    found = [_check_status(each.name, passed, here.seen) for each in here.spec.strategy.checks]
+    failing = [each for each in found if not each.passed]
+    since = here.facts.check_since_time or facts.as_time(here.now)
+    here = here.with_facts(
+        here.facts.model_copy(update={"checks": tuple(found), "check_since_time": since})
+    )
+    if not failing:
+        return None
+    said = "; ".join(f"check {each.name}: {each.message}" for each in failing)
+    if here.now - facts.as_seconds(since) >= here.spec.strategy.check_seconds:
+        return _roll_back(here, Reason.CHECK_FAILED, said)
+    return _hold(here, Reason.CHECKING, said, None)
+
+
+def _check_status(name: str, passed: set[str], seen: Observation) -> api.CheckStatus:
+    if name in passed:
+        return api.CheckStatus(name=name, passed=True)
+    result = seen.checks.get(name, CheckResult(passed=False, message="has not been made yet"))
+    return api.CheckStatus(name=name, passed=result.passed, message=result.message[:1024])
 
 
 def _informed(here: _Pass) -> _Pass:
@@ -484,11 +569,9 @@ def _informed(here: _Pass) -> _Pass:
 def _step_to(here: _Pass, index: int) -> Plan:
     step = here.steps[index]
     assert here.facts.candidate is not None
-    name = here.facts.candidate.deployment
-    if step.kind is StepKind.WEIGHT:
-        message = f"{step.weight} % of requests go to {name}"
-    else:
-        message = f"{step.kind} of {step.min_seconds} s at {step.weight} %"
+    if step.mirror and not here.seen.comparator.is_ready:
+        return _hold(here, Reason.COMPARATOR_NOT_READY, COMPARATOR_STARTS, None)
+    message = _announcement(step, here.facts.candidate.deployment)
     message = f"step {index + 1} of {len(here.steps)}: {message}"
     note = Note(severity=Severity.NORMAL, reason="StepStarted", message=message)
     here = here.with_facts(facts.at_step(here.facts, index, step), note)
@@ -497,15 +580,45 @@ def _step_to(here: _Pass, index: int) -> Plan:
     return _hold(here, Reason.WAITING_FOR_ROUTE, message, None)
 
 
+def _announcement(step: Step, name: str) -> str:
+    match step.kind:
+        case StepKind.WEIGHT:
+            return f"{step.weight} % of requests go to {name}"
+        case StepKind.MIRROR:
+            return f"{step.mirror} % of requests are mirrored to {name}"
+        case StepKind.APPROVAL:
+            return f"approval is asked for at {step.weight} %"
+        case _:
+            return f"{step.kind} of {step.min_seconds} s at {step.weight} %"
+
+
 def _enter(here: _Pass) -> Plan:
-    """The step begins when the gateway has its weight: time and evidence count from there."""
+    """The step begins when the gateway has its share: time and evidence count from there."""
     step = here.step
     assert step is not None
     if not here.is_settled:
-        waiting = here.seen.route.message or f"waits until the gateway has accepted {step.weight} %"
+        waiting = (
+            here.seen.route.message or f"waits until the gateway has accepted {step.share_text}"
+        )
         return _hold(here, Reason.WAITING_FOR_ROUTE, waiting, None)
-    here = here.with_facts(facts.started(here.facts, step, here.now))
-    return _hold(here, Reason.ANALYSING, f"{step.weight} % is in force", None)
+    warmup = here.spec.strategy.warmup_seconds if _is_first_share(here) else 0
+    here = here.with_facts(facts.started(here.facts, step, here.now + warmup))
+    if step.kind is StepKind.APPROVAL:
+        return _hold(here, Reason.AWAITING_APPROVAL, _approval_message(here, step), None)
+    return _hold(here, Reason.ANALYSING, f"{step.share_text} is in force", None)
+
+
+def _is_first_share(here: _Pass) -> bool:
+    """Before this step the candidate got no requests at all."""
+    assert here.facts.step is not None
+    earlier = here.steps[: here.facts.step]
+    return not any(each.weight or each.mirror for each in earlier)
+
+
+def _approval_message(here: _Pass, step: Step) -> str:
+    command = f"kubectl annotate modelrollout {here.rollout.name} {api.COMMAND}"
+    asked = f": {step.message}" if step.message else ""
+    return f"waits for approval at {step.weight} %{asked}; {command}=approve (or =abort)"
 
 
 def _blind(here: _Pass, judgement: Judgement) -> Plan:
@@ -513,6 +626,8 @@ def _blind(here: _Pass, judgement: Judgement) -> Plan:
     since = here.facts.no_data_since_time or facts.as_time(here.now)
     here = here.with_facts(here.facts.model_copy(update={"no_data_since_time": since}))
     said = judgement.says(*judgement.blind)
+    if here.facts.mirror and not here.seen.comparator.is_ready:
+        said = f"{COMPARATOR_AWAY}; {said}"
     patience = here.spec.analysis.no_data_timeout_seconds
     is_over = here.now - facts.as_seconds(since) >= patience
     policy = here.spec.analysis.on_no_data
@@ -530,8 +645,11 @@ def _climb(here: _Pass, judgement: Judgement | None) -> Plan:
     assert step is not None
     assert here.facts.step_start_time is not None
     age = here.now - facts.as_seconds(here.facts.step_start_time)
+    if step.kind is StepKind.APPROVAL:
+        said = _approval_message(here, step)
+        return _hold(here, Reason.AWAITING_APPROVAL, said, judgement)
     if age < step.min_seconds:
-        said = f"{step.kind} at {step.weight} % for {step.min_seconds - age:.0f} s more"
+        said = f"{step.kind} at {step.share_text} for {step.min_seconds - age:.0f} s more"
         is_bake = step.kind is StepKind.BAKE
         reason = Reason.BAKING if is_bake else Reason.STEP_TOO_YOUNG
         return _hold(here, reason, said, judgement, step.min_seconds - age)
@@ -567,7 +685,7 @@ def _wait_for_evidence(here: _Pass, step: Step, judgement: Judgement | None) -> 
         said = judgement.says(*open_ones)
     if deadline is None or here.now < facts.as_seconds(deadline):
         return _hold(here, Reason.NOT_ENOUGH_EVIDENCE, said, judgement)
-    said = f"not decided in {step.max_seconds} s at {step.weight} %; {said}"
+    said = f"not decided in {step.max_seconds} s at {step.share_text}; {said}"
     match here.spec.analysis.on_inconclusive:
         case api.OnInconclusive.PAUSE:
             return _pause(here, "Inconclusive", said, judgement)
@@ -609,8 +727,17 @@ def _promote(here: _Pass, judgement: Judgement | None) -> Plan:
 # --- outcomes -----------------------------------------------------------------------------
 
 
-def _nobody_answers(candidate: Workload) -> str:
-    return f"no pod of {candidate.version.deployment} is ready while users are sent to it"
+def _nobody_answers_users(here: _Pass) -> bool:
+    """Users are sent to the candidate, and none of its pods is ready."""
+    candidate = here.seen.candidate
+    is_on_trial = candidate is not None and candidate.version == here.facts.candidate
+    has_users = here.facts.weight.wanted > 0
+    return is_on_trial and has_users and candidate is not None and candidate.endpoints == 0
+
+
+def _nobody_answers(here: _Pass) -> str:
+    assert here.facts.candidate is not None
+    return f"no pod of {here.facts.candidate.deployment} is ready while users are sent to it"
 
 
 def _readiness(candidate: Workload) -> str:
@@ -636,7 +763,7 @@ def _hold(
     at_most: float | None = None,
 ) -> Plan:
     """Stay where we are, and look again when the next window of evidence can be there."""
-    is_paused = reason is Reason.PAUSED
+    is_paused = reason in {Reason.PAUSED, Reason.AWAITING_APPROVAL}
     outcome = Outcome(
         state=machine.State.PAUSED if is_paused else _state(here),
         reason=reason,
@@ -651,7 +778,7 @@ def _health(here: _Pass, reason: Reason, judgement: Judgement | None) -> Reason:
     candidate = here.seen.candidate
     if candidate is not None and not candidate.is_ready:
         return Reason.CANDIDATE_NOT_READY
-    if reason in {Reason.METRICS_UNAVAILABLE, Reason.SPLIT_MISMATCH}:
+    if reason in UNHEALTHY:
         return reason
     if judgement is not None and judgement.untrusted and judgement.verdict is not Verdict.FAIL:
         return Reason.PLACEBO_FAILED
@@ -686,7 +813,7 @@ def _next_look(here: _Pass, at_most: float | None) -> float:
 
 
 def _plan(here: _Pass, outcome: Outcome, *, look_again: float | None) -> Plan:
-    traffic = traffic_of(here.facts, here.spec.port)
+    traffic = traffic_of(here.facts, here.spec, here.rollout.name)
     is_away = traffic is not None and not traffic.is_rest
     stable = here.seen.stable
     has_stable = stable is not None and stable.endpoints > 0
@@ -704,5 +831,19 @@ def _plan(here: _Pass, outcome: Outcome, *, look_again: float | None) -> Plan:
         look_again_seconds=look_again,
         command_done=here.rollout.command is not None,
         services=here.seen.missing_services,
+        comparator=_comparator(here),
         notes=here.notes,
     )
+
+
+def _comparator(here: _Pass) -> bool | None:
+    """It is there while something is mirrored, and from when that is next: what to do about it."""
+    known = here.facts
+    is_on_trial = known.candidate is not None and here.seen.problem is None
+    seen = here.seen.comparator
+    upcoming = 0 if known.step is None else here.next_index if is_on_trial else len(here.steps)
+    is_next = upcoming < len(here.steps) and here.steps[upcoming].mirror > 0
+    if is_on_trial and (known.mirror or is_next):
+        return None if seen.is_current else True
+    # Copies may still be under way until the gateway has taken up the route without them.
+    return False if seen.exists and here.is_settled else None

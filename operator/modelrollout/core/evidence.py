@@ -28,6 +28,12 @@ class Kind(StrEnum):
     """Events over time: `n` target-seconds of exposure, `k[0]` events."""
     DISTRIBUTION = "distribution"
     """A histogram: `n` observations, `k[j]` of them above `thresholds[j]`."""
+    PAIRED = "paired"
+    """
+    Pairs of answers to one request: `n` pairs, in `k[0]` of them this side alone was different.
+
+    The candidate's side is its answer against stable's; stable's is its own second answer.
+    """
     MEAN = "mean"
     """Values without an upper bound: `n` of them, `k[0]` their sum."""
 
@@ -76,6 +82,17 @@ class Split:
     candidate: tuple[Matcher, ...]
 
 
+class Where(StrEnum):
+    """Who counts, and so in which steps there is something to compare."""
+
+    PODS = "pods"
+    """The versions' own programs: wherever both get requests."""
+    ROUTE = "route"
+    """The gateway: where users are shared out."""
+    COMPARATOR = "comparator"
+    """The comparator: where requests are mirrored."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """One statistical guardrail, with every default filled in."""
@@ -98,8 +115,9 @@ class Measure:
     """Of a mean: no value is larger. None where there may be."""
     slices: int = 0
     """How many slices are watched at most."""
-    counts_traffic: bool = False
-    """Its exposure is every request that the gateway sent to a version."""
+    where: Where = Where.PODS
+    is_idle: bool = False
+    """There is nothing to compare in this step."""
     key: str
     """Digest of what the evidence rests on: evidence collected under another key is not ours."""
 

@@ -25,6 +25,7 @@ NO_STEP = {
     "step_start_time": None,
     "step_deadline_time": None,
     "weight": WeightStatus(),
+    "mirror": None,
     "verdict": None,
     "requests": None,
     "no_data_since_time": None,
@@ -44,15 +45,21 @@ def as_seconds(time: str) -> float:
 
 
 def recorded(
-    facts: ModelRolloutStatus, what: str, version: VersionStatus, message: str, now: float
+    facts: ModelRolloutStatus,
+    what: str,
+    version: VersionStatus,
+    message: str,
+    now: float,
+    by: str | None = None,
 ) -> ModelRolloutStatus:
-    """With one more line of history."""
+    """With one more line of history; `by` is the user who asked for it."""
     entry = HistoryEntry(
         time=as_time(now),
         what=what,
         deployment=version.deployment,
         revision=version.revision,
         message=message[:1024],
+        by=by or None,
     )
     return facts.model_copy(update={"history": (entry, *facts.history)[:HISTORY_LENGTH]})
 
@@ -76,7 +83,17 @@ def with_first_stable(facts: ModelRolloutStatus, spec: ModelRolloutSpec) -> Mode
     return facts.model_copy(update={"stable": given, "retired": retired})
 
 
-def on_trial(facts: ModelRolloutStatus, candidate: VersionStatus, steps: int) -> ModelRolloutStatus:
+def was_stable(facts: ModelRolloutStatus, version: VersionStatus) -> bool:
+    """Whether users had this very revision before, as far back as history goes."""
+    known = [(each.deployment, each.revision) for each in facts.history if each.what == "Promoted"]
+    if facts.previous is not None:
+        known.append((facts.previous.deployment, facts.previous.revision))
+    return (version.deployment, version.revision) in known
+
+
+def on_trial(
+    facts: ModelRolloutStatus, candidate: VersionStatus, steps: int, *, is_revert: bool
+) -> ModelRolloutStatus:
     """A new candidate, before its first step, without evidence and without traffic."""
     return facts.model_copy(
         update={
@@ -84,6 +101,9 @@ def on_trial(facts: ModelRolloutStatus, candidate: VersionStatus, steps: int) ->
             "retired": with_retired(facts, facts.candidate),
             "candidate": candidate,
             "steps": steps,
+            "is_revert": is_revert or None,
+            "checks": (),
+            "check_since_time": None,
             "guardrails": (),
             "checkpoint": (),
             "warnings": (),
@@ -103,6 +123,7 @@ def at_step(facts: ModelRolloutStatus, index: int, step: Step) -> ModelRolloutSt
             "step_start_time": None,
             "step_deadline_time": None,
             "weight": WeightStatus(wanted=step.weight, accepted=accepted),
+            "mirror": step.mirror or None,
             "requests": 0,
             "split": was if is_same else traffic_split.at_new_step(was, facts.weight.wanted),
         }
@@ -110,7 +131,7 @@ def at_step(facts: ModelRolloutStatus, index: int, step: Step) -> ModelRolloutSt
 
 
 def started(facts: ModelRolloutStatus, step: Step, now: float) -> ModelRolloutStatus:
-    """The step's weight is in force: time and evidence count from now."""
+    """The step's share is in force: time and evidence count from a moment, Unix seconds."""
     return facts.model_copy(
         update={
             "step_start_time": as_time(now),
@@ -120,7 +141,9 @@ def started(facts: ModelRolloutStatus, step: Step, now: float) -> ModelRolloutSt
     )
 
 
-def rejected(facts: ModelRolloutStatus, cause: str, message: str, now: float) -> ModelRolloutStatus:
+def rejected(
+    facts: ModelRolloutStatus, cause: str, message: str, now: float, by: str | None = None
+) -> ModelRolloutStatus:
     """The candidate has lost: no traffic, no step, and its revision remembered."""
     assert facts.candidate is not None
     lost = facts.candidate
@@ -133,10 +156,11 @@ def rejected(facts: ModelRolloutStatus, cause: str, message: str, now: float) ->
         time=as_time(now),
     )
     kept = {key: value for key, value in NO_STEP.items() if key not in {"verdict", "requests"}}
-    return recorded(facts, cause, lost, message, now).model_copy(
+    return recorded(facts, cause, lost, message, now, by).model_copy(
         update={
             **kept,
             "candidate": None,
+            "is_revert": None,
             "rejected": rejection,
             "retired": with_retired(facts, lost),
             "checkpoint": (),
@@ -144,16 +168,19 @@ def rejected(facts: ModelRolloutStatus, cause: str, message: str, now: float) ->
     )
 
 
-def promoted(facts: ModelRolloutStatus, message: str, now: float) -> ModelRolloutStatus:
+def promoted(
+    facts: ModelRolloutStatus, message: str, now: float, by: str | None = None
+) -> ModelRolloutStatus:
     """The candidate is stable now."""
     assert facts.candidate is not None
     won = facts.candidate
     retired = tuple(each for each in with_retired(facts, facts.stable) if each != won.service)
-    return recorded(facts, "Promoted", won, message, now).model_copy(
+    return recorded(facts, "Promoted", won, message, now, by).model_copy(
         update={
             **NO_STEP,
             "verdict": facts.verdict,
             "candidate": None,
+            "is_revert": None,
             "stable": won,
             "previous": facts.stable,
             "rejected": None,
@@ -169,6 +196,7 @@ def withdrawn(facts: ModelRolloutStatus) -> ModelRolloutStatus:
         update={
             **NO_STEP,
             "candidate": None,
+            "is_revert": None,
             "retired": with_retired(facts, facts.candidate),
             "checkpoint": (),
         }

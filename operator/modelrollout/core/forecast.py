@@ -198,7 +198,7 @@ def forecasts(
     comparison: Comparison, steps: Sequence[Step], requests_per_second: float
 ) -> tuple[Forecast, ...]:
     """
-    One for each judged step; the requests per second are those of both versions together.
+    One for each judged step at a weight; the requests per second are those of both versions together.
 
     What is found out is by a step's own requests: evidence for harm is carried on from step to
     step, so that a rollout finds out at least as much. Raises ValueError for traffic that is not
@@ -209,7 +209,7 @@ def forecasts(
     return tuple(
         _forecast(_Trial(comparison, step, requests_per_second), number)
         for number, step in enumerate(steps, 1)
-        if step.is_judged
+        if step.is_judged and step.weight
     )
 
 

@@ -21,15 +21,15 @@ TRANSITIONS: dict[State, dict[State, str]] = {
     },
     State.PREPARING: {
         State.PROGRESSING: "the candidate is ready",
-        State.PAUSED: "a human pauses",
-        State.ROLLING_BACK: "a human aborts",
+        State.PAUSED: "a human pauses, or is asked for approval",
+        State.ROLLING_BACK: "a check fails, or a human aborts",
         State.ROLLED_BACK: "a human aborts before any traffic moved",
         State.PROMOTED: "a human promotes, or the stable version is wanted again",
         State.STALLED: "the candidate cannot become ready",
     },
     State.PROGRESSING: {
         State.PREPARING: "another revision is wanted",
-        State.PAUSED: "a human pauses, the deadline passes, or metrics stay away",
+        State.PAUSED: "a human pauses or is asked for approval, the deadline passes, or metrics stay away",
         State.BAKING: "the last weight is in force",
         State.ROLLING_BACK: "a guardrail fails, no pod is ready, or a human aborts",
         State.PROMOTED: "a human promotes, or the stable version is wanted again",
@@ -37,7 +37,7 @@ TRANSITIONS: dict[State, dict[State, str]] = {
     },
     State.PAUSED: {
         State.PREPARING: "another revision is wanted, or a human resumes before the first step",
-        State.PROGRESSING: "a human resumes",
+        State.PROGRESSING: "a human resumes or approves",
         State.BAKING: "a human resumes",
         State.ROLLING_BACK: "a guardrail fails, no pod is ready, or a human aborts",
         State.ROLLED_BACK: "a human aborts before any traffic moved",
@@ -82,6 +82,10 @@ TRANSITIONS: dict[State, dict[State, str]] = {
 }
 
 
+KINDS = {StepKind.BAKE: State.BAKING, StepKind.APPROVAL: State.PAUSED}
+"""Steps that are a state of their own."""
+
+
 def state_of(
     facts: ModelRolloutStatus, steps: tuple[Step, ...], *, is_settled: bool, is_rejected: bool
 ) -> State:
@@ -94,8 +98,8 @@ def state_of(
         return State.PAUSED
     if facts.step is None:
         return State.PREPARING
-    is_baking = steps[min(facts.step, len(steps) - 1)].kind is StepKind.BAKE
-    return State.BAKING if is_baking else State.PROGRESSING
+    kind = steps[min(facts.step, len(steps) - 1)].kind
+    return KINDS.get(kind, State.PROGRESSING)
 
 
 def diagram() -> str:

@@ -11,17 +11,18 @@ from functools import lru_cache
 
 from modelrollout.api import presets
 from modelrollout.api import v1alpha1 as api
-from modelrollout.core.evidence import Kind, Matcher, Measure, Query, Selector, Split
+from modelrollout.core.evidence import Kind, Matcher, Measure, Query, Selector, Split, Where
 from modelrollout.core.observation import Workload
 from modelrollout.stats.counts import Bound
 
-METHOD = "counts/2"
+METHOD = "counts/3"
 """Names the mathematics of a checkpoint. Evidence of another method is not carried on."""
 
 
 def measures_of(
     analysis: api.Analysis,
     namespace: str,
+    rollout: str,
     stable: Workload,
     candidate: Workload,
     route_split: Split | None,
@@ -30,7 +31,7 @@ def measures_of(
     measures = []
     for each in analysis.guardrails:
         if each.limit is None:
-            split = _split(each, namespace, stable, candidate, route_split)
+            split = _split(each, namespace, rollout, stable, candidate, route_split)
             plain = _measure(each)
             query = replace(plain.query, stable=split.stable, candidate=split.candidate)
             measures.append(replace(plain, query=query))
@@ -66,16 +67,24 @@ def _measure(given: api.Guardrail) -> Measure:
         quantile=float(distribution.quantile) if distribution and distribution.quantile else None,
         largest=float(mean.max) if mean and mean.max else None,
         slices=slices.top if slices else 0,
-        counts_traffic=guardrail.preset in presets.SPLIT_BY_ROUTE,
+        where=_where(guardrail),
         key=_key(guardrail),
     )
+
+
+def _where(guardrail: api.Guardrail) -> Where:
+    if guardrail.preset in presets.SPLIT_BY_ROUTE:
+        return Where.ROUTE
+    return Where.COMPARATOR if guardrail.preset in presets.SPLIT_BY_COMPARATOR else Where.PODS
 
 
 def _counted(guardrail: api.Guardrail) -> tuple[Kind, Selector, Selector | None]:
     """What is counted: its kind, its events and, where they are counted apart, its exposure."""
     if guardrail.proportion is not None:
         given = guardrail.proportion
-        return Kind.PROPORTION, _selector(given.events), _selector(given.total)
+        is_paired = guardrail.preset is api.Preset.COMPARATOR_FLIPS
+        kind = Kind.PAIRED if is_paired else Kind.PROPORTION
+        return kind, _selector(given.events), _selector(given.total)
     if guardrail.mean is not None:
         return Kind.MEAN, _selector(guardrail.mean.sum), _selector(guardrail.mean.count)
     if guardrail.rate is not None:
@@ -97,18 +106,32 @@ def _selector(given: api.MetricSelector) -> Selector:
 def _split(
     guardrail: api.Guardrail,
     namespace: str,
+    rollout: str,
     stable: Workload,
     candidate: Workload,
     route_split: Split | None,
 ) -> Split:
     if guardrail.preset in presets.SPLIT_BY_ROUTE and route_split is not None:
         return route_split
+    if guardrail.preset in presets.SPLIT_BY_COMPARATOR:
+        return Split(
+            stable=_by_side("stable", namespace, rollout),
+            candidate=_by_side("candidate", namespace, rollout),
+        )
     if guardrail.version_label is not None:
         return Split(
             stable=_by_label(guardrail.version_label, namespace, stable),
             candidate=_by_label(guardrail.version_label, namespace, candidate),
         )
     return Split(stable=_by_pod(namespace, stable), candidate=_by_pod(namespace, candidate))
+
+
+def _by_side(side: str, namespace: str, rollout: str) -> tuple[Matcher, ...]:
+    return (
+        Matcher(label="namespace", value=namespace),
+        Matcher(label="rollout", value=rollout),
+        Matcher(label="side", value=side),
+    )
 
 
 def _by_label(label: str, namespace: str, workload: Workload) -> tuple[Matcher, ...]:

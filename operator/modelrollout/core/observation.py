@@ -19,6 +19,8 @@ class Verb(StrEnum):
     RESUME = "resume"
     RETRY = "retry"
     PROMOTE = "promote"
+    APPROVE = "approve"
+    SKIP_STEP = "skip-step"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,26 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a check of the candidate found."""
+
+    passed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparator:
+    """The comparator of a rollout, as found."""
+
+    exists: bool = False
+    is_current: bool = False
+    """It compares the versions that are compared now, as the spec says."""
+    is_ready: bool = False
+    is_taken: bool = False
+    """Somebody else's Deployment has its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """The ModelRollout itself. A spec that cannot be parsed is None, with the sentence why."""
 
@@ -121,8 +143,15 @@ class Observation:
     stable: Workload | None = None
     candidate: Workload | None = None
     route: Route
+    comparator: Comparator = Comparator()
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    """Of those that had not passed yet, before the first step."""
     measures: tuple[Measure, ...] = ()
-    """What was asked of the metrics; empty while no step is being judged."""
+    """
+    All comparisons; empty while no step is being judged.
+
+    In a step only some of them are asked of the metrics: `readings` or `pasts` have those.
+    """
     readings: Mapping[str, Reading] = field(default_factory=dict)
     pasts: Mapping[str, Past] = field(default_factory=dict)
     """What stable did before, for the guardrails whose evidence is about to begin."""

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from modelrollout.api.v1alpha1 import ModelRolloutStatus, VersionStatus
+from modelrollout.api.v1alpha1 import (
+    CohortMember,
+    ModelRolloutSpec,
+    ModelRolloutStatus,
+    Sticky,
+    VersionStatus,
+)
 from modelrollout.core.observation import MissingService
+
+COMPARATOR_PORT = 8080
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +27,17 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Copies of users' requests, whose answers nobody waits for."""
+
+    service: str
+    port: int
+    percent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """How requests are shared. Without a candidate the route is at rest."""
+    """How requests are shared. Without a candidate users get stable alone."""
 
     stable: Backend
     candidate: Backend | None
@@ -28,11 +45,16 @@ class Traffic:
     port: int
     retired: tuple[str, ...] = ()
     """Services that were ours on the route once and must not be on it now."""
+    sticky: Sticky | None = None
+    """What a user is known by; None where each request is shared out for itself."""
+    cohort: tuple[CohortMember, ...] = ()
+    """Users who get the candidate whatever the weight; none without a candidate."""
+    mirror: Mirror | None = None
 
     @property
     def is_rest(self) -> bool:
-        """No user can reach the candidate."""
-        return self.candidate is None
+        """No user can reach the candidate, and no request is copied."""
+        return self.candidate is None and self.mirror is None
 
 
 class Severity(StrEnum):
@@ -65,20 +87,36 @@ class Plan:
     command_done: bool = False
     services: tuple[MissingService, ...] = ()
     """To be created."""
+    comparator: bool | None = None
+    """To be deployed, comparing the status' two versions, or (False) removed; None leaves it alone."""
     notes: tuple[Note, ...] = ()
 
 
-def traffic_of(status: ModelRolloutStatus, port: int) -> Traffic | None:
+def comparator_of(rollout: str) -> str:
+    """The name of the comparator's objects."""
+    return f"{rollout}-comparator"
+
+
+def traffic_of(
+    status: ModelRolloutStatus, spec: ModelRolloutSpec | None, rollout: str
+) -> Traffic | None:
     """The traffic that a status intends; None before the first stable version is known."""
-    if status.stable is None:
+    if status.stable is None or spec is None:
         return None
     away = status.candidate is not None and status.weight.wanted > 0
+    is_mirrored = status.candidate is not None and bool(status.mirror)
+    mirror = Mirror(
+        service=comparator_of(rollout), port=COMPARATOR_PORT, percent=status.mirror or 0
+    )
     return Traffic(
         stable=_backend(status.stable),
         candidate=_backend(status.candidate) if away and status.candidate else None,
         weight=status.weight.wanted if away else 0,
-        port=port,
+        port=spec.port,
         retired=_off_route(status, away=away),
+        sticky=spec.traffic.sticky if away else None,
+        cohort=spec.traffic.cohort if away else (),
+        mirror=mirror if is_mirrored else None,
     )
 
 

@@ -16,7 +16,12 @@ from modelrollout.core import facts as fact
 from modelrollout.core.observation import Observation, Rollout
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
-BAD_HEALTH = {Reason.GUARDRAIL_BREACHED, Reason.CANDIDATE_NOT_READY, Reason.SPLIT_MISMATCH}
+BAD_HEALTH = {
+    Reason.GUARDRAIL_BREACHED,
+    Reason.CANDIDATE_NOT_READY,
+    Reason.CHECK_FAILED,
+    Reason.SPLIT_MISMATCH,
+}
 MOVING = {Phase.PENDING, Phase.PREPARING, Phase.PROGRESSING, Phase.PAUSED, Phase.BAKING}
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from modelrollout.api.v1alpha1 import FULL_WEIGHT, SplitStatus
-from modelrollout.core.evidence import Measure, Reading
+from modelrollout.core.evidence import Measure, Reading, Where
 from modelrollout.stats import split
 
 ALPHA = 0.001
@@ -30,7 +30,7 @@ def counted(
     now: str,
 ) -> SplitStatus | None:
     """The split with the windows of a reading, by the first guardrail that counts all requests."""
-    names = [each.name for each in measures if each.counts_traffic and each.name in readings]
+    names = [each.name for each in measures if each.where is Where.ROUTE and each.name in readings]
     if not names:
         return known
     windows = [

@@ -226,7 +226,7 @@ def _route(body: Object, spec: api.ModelRolloutSpec) -> Object:
     given = spec.traffic.gateway_api
     if given.route is None:
         rollout = rollout_of(body)
-        traffic = traffic_of(with_first_stable(rollout.status, spec), spec.port)
+        traffic = traffic_of(with_first_stable(rollout.status, spec), spec, rollout.name)
         assert traffic is not None
         return managed(rollout, traffic, None)
     service = api.service_of(spec.stable)

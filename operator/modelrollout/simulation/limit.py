@@ -133,7 +133,7 @@ def _measures(spec: api.ModelRolloutSpec) -> tuple[Measure, ...]:
         endpoints=0,
         replica_sets=(),
     )
-    return measures_of(spec.analysis, "any", nobody, nobody, None)
+    return measures_of(spec.analysis, "any", "any", nobody, nobody, None)
 
 
 def _true_shares(

@@ -22,7 +22,8 @@ from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Type
 from modelrollout.api.v1alpha1 import Verdict
-from modelrollout.core.steps import steps_of
+from modelrollout.core.observation import CheckResult, Comparator, Rollout
+from modelrollout.core.steps import Step, steps_of
 from modelrollout.reconcile import reconcile
 from modelrollout.simulation.cluster import Gateway, Store, Weights, furnish, replica_set_of
 from modelrollout.simulation.exports import Exports, Site, exports_of
@@ -85,6 +86,24 @@ class _Moment:
     bad: int
 
 
+class _Elsewhere:
+    """What is no part of a simulated world: nothing is mirrored there, and every check passes."""
+
+    async def observe(self, _rollout: Rollout, _known: api.ModelRolloutStatus) -> Comparator:
+        return Comparator()
+
+    async def deploy(self, _rollout: Rollout, _known: api.ModelRolloutStatus) -> None:
+        pass
+
+    async def remove(self, _rollout: Rollout) -> None:
+        pass
+
+    async def run(
+        self, _check: api.HttpCheck, _namespace: str, _service: str, _port: int
+    ) -> CheckResult:
+        return CheckResult(passed=True)
+
+
 class Simulation:
     """One rollout in one world."""
 
@@ -105,7 +124,7 @@ class Simulation:
         self._pods: list[Target] = []
         self.traffic, self.scraper = self._users(requests)
         self.store = Store(clock=self.clock, disturb=self._disturb)
-        furnish(self.store, manifest, (scenario.stable.pods, scenario.candidate.pods))
+        furnish(self.store, {**manifest, "spec": self._spec.to_dict()}, (scenario.stable.pods, scenario.candidate.pods))
         self._gateway = Gateway(
             self.store, scenario.propagation_seconds, later=self._later, shift=self._shift
         )
@@ -116,6 +135,8 @@ class Simulation:
             cluster=self.store,
             metrics={self._spec.analysis.provider: prometheus},
             router=GatewayAPIRouter(self.store, self.clock),
+            comparators=_Elsewhere(),
+            checker=_Elsewhere(),
             clock=self.clock,
         )
         self._schedule_restart()
@@ -286,7 +307,34 @@ def checked(manifest: Object, scenario: Scenario) -> tuple[api.ModelRolloutSpec,
         raise ValueError("spec.paused is true: nothing would happen; set it to false")
     if spec.candidate.deployment == spec.stable.deployment:
         raise ValueError("spec.candidate is the stable version: name another Deployment to try")
-    return spec, exports_of(spec.analysis, scenario)
+    steps = steps_of(spec.strategy)
+    if any(each.mirror for each in steps):
+        raise ValueError(
+            "spec.strategy has a mirror step, and answers are not simulated: leave it out here"
+        )
+    if not any(each.is_judged for each in steps):
+        raise ValueError("spec.strategy compares the versions in no step: there is nothing to see")
+    return _without_people(spec, steps), exports_of(spec.analysis, scenario)
+
+
+def _without_people(spec: api.ModelRolloutSpec, steps: Sequence[Step]) -> api.ModelRolloutSpec:
+    """The same evidence, with requests for users, and approvals given as soon as asked for."""
+    given = spec.strategy.steps or tuple(
+        api.Step(weight=each.weight, max_seconds=each.max_seconds)
+        for each in steps
+        if each.is_judged
+    )
+    strategy = {
+        "type": api.StrategyType.CANARY,
+        "steps": tuple(each for each in given if each.approval is None),
+        "on_pass": api.OnPass.PROMOTE,
+    }
+    return spec.model_copy(
+        update={
+            "traffic": spec.traffic.model_copy(update={"sticky": None, "cohort": ()}),
+            "strategy": spec.strategy.model_copy(update=strategy),
+        }
+    )
 
 
 def longest_seconds(spec: api.ModelRolloutSpec, scenario: Scenario) -> float:

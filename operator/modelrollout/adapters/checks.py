@@ -1,0 +1,97 @@
+"""
+Checks of a candidate before any user meets it: one request to its own Service, one answer.
+
+The address is built from the Service's name and the rollout's namespace alone, redirects are not
+followed, and nothing of ours goes along: a check cannot be pointed anywhere else. What the answer
+says is compared here and never told: bodies do not enter status.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aiohttp
+
+from modelrollout.api import v1alpha1 as api
+from modelrollout.core.observation import CheckResult
+
+MOST_BYTES = 1024 * 1024
+"""Of an answer that is looked at."""
+MISSING = object()
+
+
+class HttpChecker:
+    """Requests through the cluster's network."""
+
+    def __init__(self, domain: str = "svc") -> None:
+        """`domain` follows a Service's name and namespace in its DNS name."""
+        self._domain = domain
+
+    async def run(
+        self, check: api.HttpCheck, namespace: str, service: str, port: int
+    ) -> CheckResult:
+        """Ask once. Every failure is a result with a sentence, never an exception."""
+        url = f"http://{service}.{namespace}.{self._domain}:{port}{check.path}"
+        timeout = aiohttp.ClientTimeout(total=check.timeout_seconds)
+        headers = {"Content-Type": "application/json"} if check.body is not None else {}
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as http,
+                http.request(
+                    check.method, url, data=check.body, headers=headers, allow_redirects=False
+                ) as answer,
+            ):
+                body = await answer.content.read(MOST_BYTES + 1) if check.json_ else b""
+                while check.json_ and len(body) <= MOST_BYTES and not answer.content.at_eof():
+                    body += await answer.content.read(MOST_BYTES + 1 - len(body))
+                return judged(check, answer.status, body)
+        except TimeoutError:
+            return CheckResult(passed=False, message=f"no answer in {check.timeout_seconds} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return CheckResult(passed=False, message=f"no answer: {type(error).__name__}")
+
+
+def judged(check: api.HttpCheck, status: int, body: bytes) -> CheckResult:
+    """What an answer amounts to. The body stays here: only places and expectations are told."""
+    if status != check.status:
+        return CheckResult(passed=False, message=f"status {status}, not {check.status}")
+    if not check.json_:
+        return CheckResult(passed=True)
+    if len(body) > MOST_BYTES:
+        return CheckResult(passed=False, message=f"the answer has more than {MOST_BYTES} bytes")
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return CheckResult(passed=False, message="the answer is not JSON")
+    for each in check.json_:
+        if (message := _unmet(each, document)) is not None:
+            return CheckResult(passed=False, message=message)
+    return CheckResult(passed=True)
+
+
+def _unmet(expectation: api.Expectation, document: Any) -> str | None:
+    place = expectation.pointer or "the whole answer"
+    try:
+        expected = json.loads(expectation.equals)
+    except ValueError:
+        return f"equals of {place} is not JSON: text needs quotes of its own"
+    found = _at(document, expectation.pointer)
+    if found is MISSING:
+        return f"the answer has no {place}"
+    # JSON knows one kind of number, and true is none.
+    is_same = found == expected and isinstance(found, bool) == isinstance(expected, bool)
+    return None if is_same else f"{place} is not {expectation.equals}"
+
+
+def _at(document: Any, pointer: str) -> Any:
+    """What a JSON Pointer points at (RFC 6901); MISSING where there is nothing."""
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict) and key in document:
+            document = document[key]
+        elif isinstance(document, list) and key.isdecimal() and int(key) < len(document):
+            document = document[int(key)]
+        else:
+            return MISSING
+    return document

@@ -1,0 +1,248 @@
+"""
+The comparator of a rollout: a Deployment, its configuration and the Service that is mirrored to.
+
+It is there while something is mirrored, or about to be. All three objects belong to the
+ModelRollout and go with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Protocol
+
+from modelrollout.adapters.cluster import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Object, Resource
+from modelrollout.api import v1alpha1 as api
+from modelrollout.core.observation import Comparator, Rollout
+from modelrollout.core.plan import COMPARATOR_PORT, comparator_of
+from modelrollout.errors import NotFound, Refused
+
+METRICS_PORT = 9090
+CONFIGURATION = f"{api.GROUP}/configuration"
+"""An annotation: the digest of what the comparator was made from."""
+FOLDER = "/etc/comparator"
+NOBODY = 65532
+GRACE_SECONDS = 15
+
+
+class Objects(Protocol):
+    """What is needed of the Kubernetes API: see adapters/cluster.py."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object, or NotFound."""
+
+    async def apply(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
+        """Server-side apply of a whole object."""
+
+    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        """Remove an object; none is fine, too."""
+
+
+class Comparators:
+    """All comparators have the operator's own image."""
+
+    def __init__(self, cluster: Objects, image: str, pull_policy: str) -> None:
+        self._cluster = cluster
+        self._image = image
+        self._pull_policy = pull_policy
+
+    async def observe(self, rollout: Rollout, known: api.ModelRolloutStatus) -> Comparator:
+        """What there is of it, against what the facts ask for."""
+        try:
+            live = await self._cluster.get(
+                DEPLOYMENTS, rollout.namespace, comparator_of(rollout.name)
+            )
+        except NotFound:
+            return Comparator()
+        if not _is_ours(live, rollout):
+            return Comparator(is_taken=True)
+        wanted = self._wanted(rollout, known)
+        digest = live["metadata"].get("annotations", {}).get(CONFIGURATION)
+        is_current = bool(wanted) and digest == _digest(wanted)
+        status = live.get("status", {})
+        is_observed = status.get("observedGeneration", 0) >= live["metadata"]["generation"]
+        available = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
+        return Comparator(
+            exists=True,
+            is_current=is_current,
+            is_ready=is_current and is_observed and available > 0,
+        )
+
+    async def deploy(self, rollout: Rollout, known: api.ModelRolloutStatus) -> None:
+        """Make it compare the versions that the facts name."""
+        wanted = self._wanted(rollout, known)
+        for resource, body in wanted:
+            name = body["metadata"]["name"]
+            if not await self._is_free(resource, rollout, name):
+                raise Refused(f"{body['kind']} {name} exists and is not this operator's")
+            await self._cluster.apply(resource, rollout.namespace, name, body)
+
+    async def remove(self, rollout: Rollout) -> None:
+        """Take away what is ours."""
+        name = comparator_of(rollout.name)
+        for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+            try:
+                live = await self._cluster.get(resource, rollout.namespace, name)
+            except NotFound:
+                continue
+            if _is_ours(live, rollout):
+                await self._cluster.delete(resource, rollout.namespace, name)
+
+    async def _is_free(self, resource: Resource, rollout: Rollout, name: str) -> bool:
+        try:
+            return _is_ours(await self._cluster.get(resource, rollout.namespace, name), rollout)
+        except NotFound:
+            return True
+
+    def _wanted(
+        self, rollout: Rollout, known: api.ModelRolloutStatus
+    ) -> Sequence[tuple[Resource, Object]]:
+        if known.stable is None or known.candidate is None or rollout.spec is None:
+            return ()
+        if rollout.spec.shadow is None:
+            return ()
+        given = configuration(rollout, known.stable, known.candidate)
+        return manifests(rollout, given, self._image, self._pull_policy)
+
+
+def configuration(
+    rollout: Rollout, stable: api.VersionStatus, candidate: api.VersionStatus
+) -> Object:
+    """What the comparator is told: whom to ask, and how to compare."""
+    assert rollout.spec is not None
+    assert rollout.spec.shadow is not None
+    port, namespace = rollout.spec.port, rollout.namespace
+    return {
+        "namespace": namespace,
+        "rollout": rollout.name,
+        "stable": f"http://{stable.service}.{namespace}.svc:{port}",
+        "candidate": f"http://{candidate.service}.{namespace}.svc:{port}",
+        "stableVersion": stable.model_version or stable.deployment,
+        "candidateVersion": candidate.model_version or candidate.deployment,
+        "shadow": rollout.spec.shadow.to_dict(),
+    }
+
+
+def manifests(
+    rollout: Rollout, given: Object, image: str, pull_policy: str
+) -> tuple[tuple[Resource, Object], ...]:
+    """The objects, in the order in which they are needed."""
+    name = comparator_of(rollout.name)
+    selector = {
+        "app.kubernetes.io/name": "modelrollout-comparator",
+        f"{api.GROUP}/rollout": rollout.name,
+    }
+    meta = {
+        "name": name,
+        "namespace": rollout.namespace,
+        "labels": {**selector, "app.kubernetes.io/managed-by": "modelrollout"},
+        "ownerReferences": [
+            {
+                "apiVersion": api.API_VERSION,
+                "kind": api.KIND,
+                "name": rollout.name,
+                "uid": rollout.uid,
+                "controller": True,
+            }
+        ],
+    }
+    text = json.dumps(given, sort_keys=True)
+    config: Object = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": meta,
+        "data": {"config.json": text},
+    }
+    # A change of the configuration is a change of the pod: it is read once, at the start.
+    pod = _pod(name, selector, image, pull_policy, hashlib.sha256(text.encode()).hexdigest()[:16])
+    deployment: Object = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": meta,
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 1,
+            # Two that count at once would count what the versions of before answered.
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": selector},
+            "template": pod,
+        },
+    }
+    service: Object = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": meta,
+        "spec": {
+            "selector": selector,
+            "ports": [{"name": "http", "port": COMPARATOR_PORT, "targetPort": "http"}],
+        },
+    }
+    found = ((CONFIG_MAPS, config), (DEPLOYMENTS, deployment), (SERVICES, service))
+    annotations = {CONFIGURATION: _digest(found)}
+    deployment["metadata"] = {**meta, "annotations": annotations}
+    return found
+
+
+def _pod(
+    name: str, selector: dict[str, str], image: str, pull_policy: str, configuration: str
+) -> Object:
+    probe = {"httpGet": {"path": "/healthz", "port": "metrics"}}
+    container = {
+        "name": "comparator",
+        "image": image,
+        "imagePullPolicy": pull_policy,
+        "args": ["comparator", "--config", f"{FOLDER}/config.json"],
+        "ports": [
+            {"name": "http", "containerPort": COMPARATOR_PORT},
+            {"name": "metrics", "containerPort": METRICS_PORT},
+        ],
+        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": 60},
+        "readinessProbe": {**probe, "periodSeconds": 2},
+        "livenessProbe": {**probe, "periodSeconds": 10, "timeoutSeconds": 5},
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"memory": "256Mi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "configuration", "mountPath": FOLDER, "readOnly": True}],
+    }
+    annotations = {
+        CONFIGURATION: configuration,
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(METRICS_PORT),
+    }
+    return {
+        "metadata": {"labels": selector, "annotations": annotations},
+        "spec": {
+            # It talks to no API server, and answers nobody who waits.
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": NOBODY,
+                "runAsGroup": NOBODY,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [{"name": "configuration", "configMap": {"name": name}}],
+        },
+    }
+
+
+def _digest(found: Sequence[tuple[Resource, Object]]) -> str:
+    bodies = [
+        {**body, "metadata": {k: v for k, v in body["metadata"].items() if k != "annotations"}}
+        for _, body in found
+    ]
+    return hashlib.sha256(json.dumps(bodies, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_ours(live: Object, rollout: Rollout) -> bool:
+    owners = live["metadata"].get("ownerReferences", [])
+    return any(each.get("uid") == rollout.uid for each in owners)
