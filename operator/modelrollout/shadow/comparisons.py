@@ -26,8 +26,8 @@ from referencing.exceptions import Unresolvable
 from modelrollout.api import shadow as api
 from modelrollout.shadow import distances
 
-SUM_MAY_BE_OFF: Final = 0.01
-"""Probabilities that a server rounded to two digits are still probabilities."""
+SUM_MAY_BE_OFF: Final = 0.05
+"""Ten probabilities that a server rounded to two digits are still probabilities."""
 PERSISTENCE: Final = "0.9"
 
 
@@ -193,12 +193,13 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _innermost(value: Any) -> Iterator[list[Any]]:
-    """The lists that hold no list."""
+    """The lists that hold no list; of named tensors those of each."""
     if isinstance(value, dict):
-        value = [value[key] for key in sorted(value)]
-    if not isinstance(value, list):
+        for key in sorted(value):
+            yield from _innermost(value[key])
+    elif not isinstance(value, list):
         raise Misshapen("there is something else where a list belongs")
-    if value and isinstance(value[0], list | dict):
+    elif value and isinstance(value[0], list | dict):
         for each in value:
             yield from _innermost(each)
     else:
@@ -440,10 +441,13 @@ def _normalised(text: str) -> str:
 def json_of(text: str | bytes) -> Any:
     """JSON as RFC 8259 has it: NaN and Infinity are not; raises Malformed."""
     try:
-        return json.loads(text, parse_constant=_not_json)
+        return _DECODER.decode(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError) as error:
         raise Malformed("it is not JSON") from error
 
 
 def _not_json(constant: str) -> Any:
     raise ValueError(constant)
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_not_json)

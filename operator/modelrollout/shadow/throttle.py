@@ -22,10 +22,14 @@ SLACK_SECONDS: Final = 0.01
 ENOUGH: Final = 20
 """Answers that make a median worth comparing."""
 REMEMBERED: Final = 60
-"""Medians that the best is one of: what was fast an hour ago says nothing of today's requests."""
+"""Medians, of which a tenth may be better than the best; what was fast an hour ago says nothing now."""
 BACK_OFF: Final = 0.7
 RECOVERY: Final = 0.05
 """Of the budget, each period."""
+FIRST: Final = 0.2
+"""Of the budget, at the start: how fast a version can be is seen before it is loaded."""
+BURST_SECONDS: Final = 0.25
+"""What may come at once, in seconds of the rate."""
 LEAST: Final = 1.0
 """Requests per second that are always tried: without answers nobody knows that it is over."""
 
@@ -48,7 +52,9 @@ class Slowness:
         now = median(self._seconds)
         self._seconds.clear()
         self._medians.append(now)
-        return now > SLOWER * min(self._medians) + SLACK_SECONDS
+        # Not the least, which is chance where some answers take long and others do not.
+        best = sorted(self._medians)[len(self._medians) // 10]
+        return now > SLOWER * best + SLACK_SECONDS
 
 
 @dataclass(slots=True)
@@ -68,7 +74,7 @@ class Throttle:
     _slowness: dict[str, Slowness] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.rate = self._tokens = self.budget
+        self.rate = self._tokens = max(FIRST * self.budget, LEAST)
 
     @property
     def is_held_back(self) -> bool:
@@ -97,8 +103,8 @@ class Throttle:
 
     def _fill(self, now: float) -> None:
         grown = (now - self._filled) * self.rate if self._filled else 0.0
-        # A second's worth may come at once; less than one request would never be admitted.
-        self._tokens = min(max(self.rate, 1.0), self._tokens + grown)
+        # Less than one request would never be admitted.
+        self._tokens = min(max(self.rate * BURST_SECONDS, 1.0), self._tokens + grown)
         self._filled = now
 
     def _adjust(self, now: float) -> None:
