@@ -70,14 +70,12 @@ async def with_metrics(
         return seen
     question = _Question(known, facts.as_seconds(known.step_start_time), width)
     asked = _comparable(measures, question, seen.now)
-    levels, answers = await asyncio.gather(
-        _levels(rollout, source, seen.now), _ask(question, asked, source, seen.now)
-    )
+    answers = await _ask(question, asked, source, seen.now, _limits(rollout))
     if not asked:
-        return replace(seen, levels=levels)
+        return replace(seen, levels=answers.levels)
     return replace(
         seen,
-        levels=levels,
+        levels=answers.levels,
         measures=tuple(each if each in asked else replace(each, is_idle=True) for each in measures),
         readings=answers.readings,
         pasts=answers.pasts,
@@ -94,8 +92,11 @@ class _Question:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
+    """By guardrail."""
+
     readings: dict[str, Reading]
     pasts: dict[str, Past]
+    levels: dict[str, Level]
 
 
 def _comparable(
@@ -120,14 +121,42 @@ def _comparable(
     return tuple(each for each in measures if now < question.start + each.delay_seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """An expression whose value now is asked for."""
+
+    name: str
+    query: str
+    namespace: str
+
+
+def _limits(rollout: Rollout) -> tuple[_Limit, ...]:
+    assert rollout.spec is not None
+    return tuple(
+        _Limit(each.name, each.limit.query, rollout.namespace)
+        for each in rollout.spec.analysis.guardrails
+        if each.limit is not None
+    )
+
+
 async def _ask(
-    question: _Question, measures: Sequence[Measure], source: MetricSource, now: float
+    question: _Question,
+    measures: Sequence[Measure],
+    source: MetricSource,
+    now: float,
+    limits: Sequence[_Limit] = (),
 ) -> _Answers:
-    answers = await asyncio.gather(*(_answer(question, each, source, now) for each in measures))
-    named = list(zip((each.name for each in measures), answers, strict=True))
+    """Everything at once."""
+    answers = await asyncio.gather(
+        *(_answer(question, each, source, now) for each in measures),
+        *(_level(each, source, now) for each in limits),
+    )
+    names = [*(each.name for each in measures), *(each.name for each in limits)]
+    named = list(zip(names, answers, strict=True))
     return _Answers(
         readings={name: each for name, each in named if isinstance(each, Reading)},
         pasts={name: each for name, each in named if isinstance(each, Past)},
+        levels={name: each for name, each in named if isinstance(each, Level)},
     )
 
 
@@ -202,34 +231,24 @@ async def _history(query: Query, grid: Grid, source: MetricSource) -> list[Windo
     query = replace(query, candidate=query.stable, slice_label="")
     found: list[Window] = []
     end = grid.start
-    with contextlib.suppress(TimeoutError):
+    try:
         async with asyncio.timeout(HISTORY_TIMEOUT):
             while end > grid.start - span:
                 earlier = Grid(start=end - part, width=grid.width, watermark=end - part)
                 reading = await source.read(query, earlier, end)
                 found = [*reading.windows, *found]
                 end -= part
+    except TimeoutError:
+        return found
+    except MetricsUnavailable:
+        if not found:
+            raise
     return found
 
 
-async def _levels(rollout: Rollout, source: MetricSource, now: float) -> dict[str, Level]:
-    assert rollout.spec is not None
-    limits = {
-        each.name: each.limit.query
-        for each in rollout.spec.analysis.guardrails
-        if each.limit is not None
-    }
-    if not limits:
-        return {}
-    levels = await asyncio.gather(
-        *(_level(query, rollout.namespace, source, now) for query in limits.values())
-    )
-    return dict(zip(limits, levels, strict=True))
-
-
-async def _level(query: str, namespace: str, source: MetricSource, now: float) -> Level:
+async def _level(limit: _Limit, source: MetricSource, now: float) -> Level:
     try:
         async with asyncio.timeout(METRICS_SECONDS):
-            return Level(value=await source.value(query, namespace, now))
+            return Level(value=await source.value(limit.query, limit.namespace, now))
     except (MetricsUnavailable, TimeoutError) as error:
         return Level(value=None, blind=str(error) or LATE)

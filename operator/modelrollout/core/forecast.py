@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 from modelrollout.api.v1alpha1 import DAY_SECONDS, FULL_WEIGHT, Gate
@@ -97,7 +98,7 @@ class Remedy:
     """As the step's maxSeconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
     """What one step can decide of one comparison; its requests are pod-seconds where that counts."""
 
@@ -117,16 +118,32 @@ class Forecast:
     """From the step's start until they are there."""
     limit_requests: float
     """To prove it on average, by the best method there can be."""
-    visible_rate: float | None
-    """The candidate's rate nearest to the tolerance that these requests find out, with `CHANCE`.
-    None when they would not find out the worst."""
     remedy: Remedy | None
     """None when the step decides in time, or does not wait for this comparison."""
+    trial: _Trial = field(repr=False)
 
     @property
     def is_in_time(self) -> bool:
         """Whether this comparison lets equal versions go on by the deadline."""
         return self.remedy is None
+
+    @cached_property
+    def visible_rate(self) -> float | None:
+        """
+        The candidate's rate nearest to the tolerance that these requests find out, with `CHANCE`.
+
+        None when they would not find out the worst. It is searched for when somebody asks.
+        """
+        comparison = self.trial.comparison
+        visible = planning.smallest_visible(
+            self.trial.outlook,
+            comparison.tolerance,
+            comparison.alpha,
+            self.requests,
+            chance=CHANCE,
+            lower_is_worse=comparison.lower_is_worse,
+        )
+        return None if math.isnan(visible) else visible
 
 
 def chance_of_each(required: int) -> float:
@@ -308,15 +325,6 @@ def _forecast(trial: _Trial, number: int) -> Forecast:
     comparison, step, needed = trial.comparison, trial.step, trial.needed
     assert step.gate is not None
     assert step.max_seconds is not None
-    lower_is_worse = comparison.lower_is_worse
-    visible = planning.smallest_visible(
-        trial.outlook,
-        comparison.tolerance,
-        comparison.alpha,
-        trial.requests,
-        chance=CHANCE,
-        lower_is_worse=lower_is_worse,
-    )
     return Forecast(
         step=number,
         weight=step.weight,
@@ -327,10 +335,13 @@ def _forecast(trial: _Trial, number: int) -> Forecast:
         needed_requests=needed,
         needed_seconds=trial.seconds(needed),
         limit_requests=planning.information_limit(
-            trial.outlook, comparison.margin, comparison.beta, lower_is_worse=lower_is_worse
+            trial.outlook,
+            comparison.margin,
+            comparison.beta,
+            lower_is_worse=comparison.lower_is_worse,
         ),
-        visible_rate=None if math.isnan(visible) else visible,
         remedy=None if trial.is_in_time else _remedy(trial, needed),
+        trial=trial,
     )
 
 

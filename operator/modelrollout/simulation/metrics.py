@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import sub
+
+import numpy as np
+from numpy.typing import NDArray
 
 from modelrollout.adapters.prometheus import MAX_SPAN_SECONDS, MEMORY_SECONDS
 from modelrollout.api.v1alpha1 import LabelOperator
@@ -50,10 +54,11 @@ class _Stream:
     target: Target
     row: int
     """The how-manieth of the target's."""
+    columns: NDArray[np.intp]
+    """That its lines read."""
     total: Lines
     events: Lines
-    columns: list[int]
-    """That its lines read."""
+    """They name a column by its place among these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,9 @@ class _Found:
 
     total: tuple[Series, ...]
     events: tuple[Series, ...]
+
+
+NOTHING = _Found((), ())
 
 
 class Prometheus:
@@ -127,7 +135,7 @@ class Prometheus:
     ) -> windows.Found:
         since, until = span
         found = self._between(query, matchers, since, until)
-        past = _Found((), ())
+        past = NOTHING
         if windows.has_newcomers(grid, found.total, found.events):
             past = self._between(query, matchers, since - MEMORY_SECONDS, since)
         return windows.Found(
@@ -147,8 +155,8 @@ class Prometheus:
             if first == last:
                 continue
             times = tuple(target.times[first:last])
-            values = target.values.rows[first:last, stream.row][:, stream.columns].T.tolist()
-            columns = dict(zip(stream.columns, values, strict=True))
+            values = target.values.rows[first:last, stream.row].take(stream.columns, axis=1)
+            columns = list(zip(*values.tolist(), strict=True))
             total += _series(stream.total, times, columns)
             events += _series(stream.events, times, columns)
         return _Found(tuple(total), tuple(events))
@@ -172,7 +180,11 @@ class Prometheus:
                     events = _labelled(labels, _needed(export.events, wanted))
                     columns = sorted(_columns(line for _, line in (*total, *events)))
                     yield _Stream(
-                        target=target, row=index, total=total, events=events, columns=columns
+                        target=target,
+                        row=index,
+                        columns=np.array(columns, dtype=np.intp),
+                        total=_placed(total, columns),
+                        events=_placed(events, columns),
                     )
 
 
@@ -193,18 +205,38 @@ def _labelled(labels: dict[str, str], lines: Iterable[Line]) -> Lines:
     return tuple((tuple(sorted({**labels, **dict(each.labels)}.items())), each) for each in lines)
 
 
+def _placed(lines: Lines, columns: Sequence[int]) -> Lines:
+    """The lines, with places among the columns instead of these."""
+
+    def place(column: int | None) -> int | None:
+        return None if column is None else columns.index(column)
+
+    return tuple(
+        (
+            labels,
+            replace(
+                line,
+                plus=columns.index(line.plus),
+                minus=place(line.minus),
+                born=place(line.born),
+            ),
+        )
+        for labels, line in lines
+    )
+
+
 def _series(
-    lines: Lines, times: tuple[float, ...], columns: Mapping[int, list[float]]
+    lines: Lines, times: tuple[float, ...], columns: Sequence[tuple[float, ...]]
 ) -> Iterator[Series]:
     for labels, line in lines:
         values = columns[line.plus]
         if line.minus is not None:
-            values = [one - other for one, other in zip(values, columns[line.minus], strict=True)]
+            values = tuple(map(sub, values, columns[line.minus]))
         if line.born is None or columns[line.born][0]:
-            yield Series(labels=labels, times=times, values=tuple(values))
+            yield Series(labels=labels, times=times, values=values)
         elif columns[line.born][-1]:
             first = next(index for index, each in enumerate(columns[line.born]) if each)
-            yield Series(labels=labels, times=times[first:], values=tuple(values[first:]))
+            yield Series(labels=labels, times=times[first:], values=values[first:])
 
 
 def _last(series: Series) -> Series:
