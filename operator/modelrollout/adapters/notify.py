@@ -57,16 +57,15 @@ class Notifier:
         except asyncio.QueueFull:
             self._count("dropped", record, f"{self._queue.maxsize} others wait already")
 
-    async def close(self) -> None:
-        """Deliver what there is, for a few seconds at most; the rest is dropped."""
+    async def close(self, patience_seconds: float = CLOSE_SECONDS) -> None:
+        """Deliver what there is while patience lasts; the rest is dropped."""
         if self._task is None:
             return
-        _, late = await asyncio.wait(
-            {asyncio.create_task(self._queue.join())}, timeout=CLOSE_SECONDS
-        )
-        for each in (self._task, *late):
-            each.cancel()
-        await asyncio.gather(self._task, *late, return_exceptions=True)
+        done = asyncio.create_task(self._queue.join())
+        await asyncio.wait({done}, timeout=patience_seconds)
+        self._task.cancel()
+        done.cancel()
+        await asyncio.gather(self._task, done, return_exceptions=True)
         while not self._queue.empty():
             self._count("dropped", self._queue.get_nowait(), "the operator ends")
 
@@ -126,7 +125,7 @@ class Notifier:
     def _count(self, outcome: str, record: Record, why: str = "") -> None:
         telemetry.NOTIFICATIONS.labels(self._name, outcome).inc()
         if why:
-            LOG.warning("web hook %s: %s was %s: %s", self._name, record.id, outcome, why)
+            LOG.warning("web hook %s: %s %s: %s", self._name, record.id, outcome, why)
 
 
 def cloud_event(record: Record) -> Json:
