@@ -7,8 +7,16 @@ import copy
 import pytest
 
 from builders import a_rollout
-from modelrollout.adapters.routers import gateway_api
-from modelrollout.adapters.routers.gateway_api import acceptance, edited, is_within, managed
+from modelrollout.adapters.routers.gateway_api import route as routes
+from modelrollout.adapters.routers.gateway_api.route import (
+    Aim,
+    acceptance,
+    as_managed,
+    in_the_end,
+    is_within,
+    managed,
+    next_write,
+)
 from modelrollout.core.plan import Backend, Traffic
 from modelrollout.errors import RouterRefused
 
@@ -41,13 +49,22 @@ def shares(given, rule=0):
     return [(each["name"], each["weight"]) for each in given["spec"]["rules"][rule]["backendRefs"]]
 
 
+def aim(rule, wanted):
+    return Aim(rollout="ranker", rule=rule, traffic=wanted)
+
+
+def edited(before, rule, wanted):
+    """The route after the next write."""
+    return next_write(before, aim(rule, wanted)).route
+
+
 def settled(before, rule, wanted):
-    """The route when nothing is left to write, and how it came there."""
+    """The route when nothing is left to write."""
     way = [before]
     while (after := edited(way[-1], rule, wanted)) != way[-1]:
         way.append(after)
         assert len(way) < 8
-    assert way[-1] == edited(before, rule, wanted, final=True)
+    assert way[-1] == in_the_end(before, aim(rule, wanted))
     return way[-1]
 
 
@@ -181,7 +198,7 @@ def test_the_metrics_of_the_two_backends_are_told_apart_by_their_place():
         "m",
         traffic(5),
     )
-    split = gateway_api.split_of(after, "m", traffic(5))
+    split = routes.split_of(after, aim("m", traffic(5)))
     assert split.stable[0].value == "httproute/shop/r/rule/1/backend/0"
     assert split.candidate[0].value == "httproute/shop/r/rule/1/backend/1"
 
@@ -196,8 +213,10 @@ def test_a_managed_route_is_whole_and_ours():
             }
         }
     )
-    wanted = managed(rollout, traffic(20), None)
-    assert gateway_api.is_ours(wanted)
+    new = managed(rollout, traffic(20))
+    assert routes.is_ours(new)
+    assert shares(new) == [("v1", 1)]
+    wanted = settled(as_managed(rollout, new, traffic(20)), "modelrollout", traffic(20))
     assert wanted["spec"]["parentRefs"] == [{"name": "gw", "namespace": "infra"}]
     assert shares(wanted) == [("v1", 80), ("v2", 20)]
     assert wanted["metadata"]["ownerReferences"][0]["uid"] == "u-1"
@@ -206,3 +225,4 @@ def test_a_managed_route_is_whole_and_ours():
     assert is_within(wanted, live)
     live["spec"]["rules"].append({})
     assert not is_within(wanted, live)
+    assert as_managed(rollout, live, traffic(20)) == wanted

@@ -46,6 +46,11 @@ REPLICA_SETS = Resource("apps", "v1", "replicasets")
 SERVICES = Resource("", "v1", "services")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes")
+GATEWAYS = Resource("gateway.networking.k8s.io", "v1", "gateways")
+GATEWAY_CLASSES = Resource("gateway.networking.k8s.io", "v1", "gatewayclasses")
+EXTENSION_POLICIES = Resource("gateway.envoyproxy.io", "v1alpha1", "envoyextensionpolicies")
+SECURITY_POLICIES = Resource("gateway.envoyproxy.io", "v1alpha1", "securitypolicies")
+TRAFFIC_POLICIES = Resource("gateway.envoyproxy.io", "v1alpha1", "backendtrafficpolicies")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 EVENTS = Resource("events.k8s.io", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
@@ -62,6 +67,15 @@ RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     ("gateway.networking.k8s.io", "httproutes"): frozenset(
         {"get", "list", "watch", "create", "patch"}
     ),
+    # what a gateway can do; not to be known, it is taken to be able to
+    ("gateway.networking.k8s.io", "gateways"): frozenset({"get"}),
+    ("gateway.networking.k8s.io", "gatewayclasses"): frozenset({"list"}),
+    # ours is for sticky users; the others' are looked at, so as not to get in their way
+    ("gateway.envoyproxy.io", "envoyextensionpolicies"): frozenset(
+        {"list", "create", "patch", "delete"}
+    ),
+    ("gateway.envoyproxy.io", "securitypolicies"): frozenset({"list"}),
+    ("gateway.envoyproxy.io", "backendtrafficpolicies"): frozenset({"list"}),
     ("events.k8s.io", "events"): frozenset({"create"}),
 }
 LEASE_RBAC: Mapping[tuple[str, str], frozenset[str]] = {
@@ -71,7 +85,7 @@ LEASE_RBAC: Mapping[tuple[str, str], frozenset[str]] = {
 
 
 class Cluster:
-    """Six verbs over plain dicts."""
+    """A few verbs over plain dicts."""
 
     def __init__(self, api_client: client.ApiClient) -> None:
         self._client = api_client

@@ -47,6 +47,8 @@ class Traffic:
     """Services that were ours on the route once and must not be on it now."""
     sticky: Sticky | None = None
     """What a user is known by; None where each request is shared out for itself."""
+    salt: str = ""
+    """Mixed into each user's hash, so that every release is tried by other users first."""
     cohort: tuple[CohortMember, ...] = ()
     """Users who get the candidate whatever the weight; none without a candidate."""
     mirror: Mirror | None = None
@@ -115,6 +117,7 @@ def traffic_of(
         port=spec.port,
         retired=_off_route(status, away=away),
         sticky=spec.traffic.sticky if away else None,
+        salt=f"{rollout}/{status.candidate.revision}" if away and status.candidate else "",
         cohort=spec.traffic.cohort if away else (),
         mirror=mirror if is_mirrored else None,
     )

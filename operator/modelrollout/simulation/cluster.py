@@ -109,6 +109,12 @@ class Store:
                 new = self._signed(new)
             return self.put(resource, new)
 
+    async def delete(self, resource: Resource, _namespace: str, name: str) -> None:
+        """Remove an object, if it is there."""
+        with self._a_write():
+            self._objects.get(resource.plural, {}).pop(name, None)
+            self._lists.pop(resource.plural, None)
+
     async def replace_status(self, resource: Resource, body: Object) -> Object:
         """The status of an object as read, or Conflict."""
         with self._a_write():
@@ -228,7 +234,7 @@ def _route(body: Object, spec: api.ModelRolloutSpec) -> Object:
         rollout = rollout_of(body)
         traffic = traffic_of(with_first_stable(rollout.status, spec), spec, rollout.name)
         assert traffic is not None
-        return managed(rollout, traffic, None)
+        return managed(rollout, traffic)
     service = api.service_of(spec.stable)
     ref = {"group": "", "kind": "Service", "name": service, "port": spec.port, "weight": 1}
     rule = {"backendRefs": [ref]} | ({"name": given.rule} if given.rule else {})

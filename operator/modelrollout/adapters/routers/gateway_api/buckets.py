@@ -195,21 +195,15 @@ def refusal(rollout: str, said: str) -> str:
 
 
 def targets(found: Object, route: Object, rule: str | None) -> bool:
-    """
-    Whether a policy is about the route, or about one rule of it by name.
-
-    With a rule, only policies that name that very rule count.
-    """
+    """Whether a policy is about one rule of the route by its name, or (None) about all of it."""
     spec: dict[str, Any] = found.get("spec", {})
     refs = [*spec.get("targetRefs", []), *([spec["targetRef"]] if "targetRef" in spec else [])]
-    about = [
-        each
-        for each in refs
-        if each.get("kind") == "HTTPRoute" and each["name"] == route["metadata"]["name"]
-    ]
-    if rule is not None:
-        return any(each.get("sectionName") == rule for each in about)
-    return bool(about) or any(_selects(each, route) for each in spec.get("targetSelectors", []))
+    name = route["metadata"]["name"]
+    about = [each for each in refs if each.get("kind") == "HTTPRoute" and each["name"] == name]
+    if any(each.get("sectionName") == rule for each in about):
+        return True
+    selectors = spec.get("targetSelectors", []) if rule is None else []
+    return any(_selects(each, route) for each in selectors)
 
 
 def _selects(selector: Object, route: Object) -> bool:

@@ -1,0 +1,458 @@
+"""The router: reads the route and what belongs to it, and makes one write at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from modelrollout.adapters.cluster import (
+    EXTENSION_POLICIES,
+    GATEWAY_CLASSES,
+    GATEWAYS,
+    HTTP_ROUTES,
+    SECURITY_POLICIES,
+    SERVICES,
+    TRAFFIC_POLICIES,
+    Object,
+    Resource,
+)
+from modelrollout.adapters.routers.gateway_api import (
+    backends,
+    buckets,
+    mirror,
+    own_rules,
+    precedence,
+)
+from modelrollout.adapters.routers.gateway_api.buckets import Answer, Stage
+from modelrollout.adapters.routers.gateway_api.route import (
+    MANAGED_RULE,
+    PROPAGATION_SECONDS,
+    Aim,
+    acceptance,
+    as_managed,
+    at_rest,
+    effective,
+    has_rested,
+    in_the_end,
+    is_ours,
+    is_within,
+    last_written,
+    managed,
+    next_write,
+    owner_of,
+    rule_index,
+    split_of,
+    users_rules,
+)
+from modelrollout.api import v1alpha1 as api
+from modelrollout.api.conditions import Reason
+from modelrollout.core.evidence import Split
+from modelrollout.core.observation import Problem, Rollout, Route
+from modelrollout.core.plan import COMPARATOR_PORT, Backend, Mirror, Traffic, comparator_of
+from modelrollout.core.steps import steps_of
+from modelrollout.errors import Conflict, NotFound, Refused, RouterRefused
+
+RULE_POLICIES = (EXTENSION_POLICIES, SECURITY_POLICIES, TRAFFIC_POLICIES)
+"""What Envoy Gateway attaches to one rule by its name, and so not to ours beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The route against what was intended, and how the gateway's metrics split the versions."""
+
+    route: Route
+    split: Split | None
+
+
+class Routes(Protocol):
+    """What the router needs of the Kubernetes API: see adapters/cluster.py."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object, or NotFound."""
+
+    async def list(
+        self, resource: Resource, namespace: str | None = None, selector: str = ""
+    ) -> list[Object]:
+        """All objects of a namespace, or NotFound where the kind is not installed."""
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, operations: Sequence[Object]
+    ) -> Object:
+        """A JSON Patch, or Conflict."""
+
+    async def apply(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
+        """Server-side apply of a whole object."""
+
+    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        """Remove an object, if it is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """The route and what belongs to it."""
+
+    route: Object
+    """As it is; a managed one without what is not ours."""
+    live: Object
+    aim: Aim
+    policy: Object | None
+    """Ours, that puts users into buckets."""
+    wanted_policies: tuple[Object, Object] | None
+    """At first on a rule of ours alone, then on the user's rule, too; None without sticky users."""
+    obstacle: str
+    """Why what was asked for cannot be had, so that all users get stable; empty when it can."""
+    waits: str
+    """For what it waits; empty when for nothing but the gateway."""
+
+
+class GatewayAPIRouter:
+    """HTTPRoutes, the user's (attach) or ours (managed)."""
+
+    def __init__(self, cluster: Routes, clock: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._clock = clock
+
+    async def observe(self, rollout: Rollout, traffic: Traffic) -> View:
+        """Compare the route with the intended traffic."""
+        given = _given(rollout)
+        name = given.route or rollout.name
+        try:
+            live = await self._cluster.get(HTTP_ROUTES, rollout.namespace, name)
+        except NotFound:
+            return _absent(given, name)
+        try:
+            seen = await self._look(rollout, traffic, live)
+            is_final = is_within(in_the_end(seen.route, seen.aim), live)
+            split = split_of(seen.route, seen.aim)
+        except RouterRefused as refusal:
+            return _refused(str(refusal))
+        in_sync = is_final and _policy_write(seen) is None
+        if in_sync and (said := seen.obstacle or await self._preflight(rollout, traffic, seen)):
+            # All users are on stable, and nothing is left to write: it can be refused safely.
+            return _refused(said)
+        if said := seen.obstacle or seen.waits:
+            return View(route=Route(in_sync=False, accepted=False, message=said), split=split)
+        accepted, message = self._acceptance(seen)
+        route = Route(in_sync=in_sync, accepted=accepted, message=message)
+        return View(route=route, split=split)
+
+    async def set_traffic(self, rollout: Rollout, traffic: Traffic) -> bool:
+        """Bring the route one write closer to it. Returns whether a write was needed."""
+        given = _given(rollout)
+        name = given.route or rollout.name
+        try:
+            live = await self._cluster.get(HTTP_ROUTES, rollout.namespace, name)
+        except NotFound:
+            if given.gateway is None:
+                raise
+            return await self._write(rollout, {}, managed(rollout, traffic))
+        seen = await self._look(rollout, traffic, live)
+        write, policy = next_write(seen.route, seen.aim), _policy_write(seen)
+        # A policy that is refused may have the gateway answer 500 on all rules that it names.
+        is_urgent = write.route != seen.route and not write.needs_rest
+        if policy is not None and (not is_urgent or seen.aim.buckets is Stage.REFUSED):
+            return await self._write_policy(rollout, policy)
+        if is_urgent:
+            return await self._write(rollout, live, write.route)
+        if write.route == seen.route and is_within(seen.route, live):
+            return False
+        if write.route != seen.route and not has_rested(live, self._clock()):
+            return False
+        return await self._write(rollout, live, write.route)
+
+    # --- reading ------------------------------------------------------------------------
+
+    async def _look(self, rollout: Rollout, traffic: Traffic, live: Object) -> _Seen:
+        given = _given(rollout)
+        rule, route = given.rule, live
+        if given.gateway is not None:
+            if not is_ours(live):
+                raise RouterRefused(_foreign(rollout.name))
+            rule = MANAGED_RULE
+            traffic = _all_ours(traffic, live)
+            route = as_managed(rollout, live, traffic)
+        aim = Aim(rollout=rollout.name, rule=rule, traffic=effective(traffic))
+        policies = await self._policies(rollout, aim, route)
+        obstacle, waits = await self._obstacle(rollout, aim, route, policies), ""
+        if obstacle:
+            aim = replace(aim, traffic=at_rest(aim.traffic))
+        if aim.traffic.mirror and not await self._is_served(rollout, aim.traffic.mirror):
+            waits = f"waits for Service {aim.traffic.mirror.service}, which is to get the copies"
+            aim = replace(aim, traffic=replace(aim.traffic, mirror=None))
+        policy = buckets.own_policy(policies or [], rollout.name)
+        wanted = _wanted_policies(rollout, aim, route)
+        answer = self._answer(policy, wanted)
+        if answer.stage is Stage.REFUSED:
+            waits = buckets.refusal(rollout.name, answer.message)
+        return _Seen(
+            route=route,
+            live=live,
+            aim=replace(aim, buckets=answer.stage),
+            policy=policy,
+            wanted_policies=wanted,
+            obstacle=obstacle,
+            waits=waits,
+        )
+
+    async def _policies(self, rollout: Rollout, aim: Aim, route: Object) -> list[Object] | None:
+        """Those of the namespace if they can concern us; None where the kind is not installed."""
+        assert rollout.spec is not None
+        names = own_rules.names_of(rollout.name)
+        is_marked = any(each.get("name") in names for each in route["spec"]["rules"])
+        if not (rollout.spec.traffic.sticky or aim.traffic.sticky or is_marked):
+            return []
+        try:
+            return await self._cluster.list(EXTENSION_POLICIES, rollout.namespace)
+        except NotFound:
+            return None
+
+    async def _obstacle(
+        self, rollout: Rollout, aim: Aim, route: Object, policies: list[Object] | None
+    ) -> str:
+        """Why the aim cannot be had on this route and this gateway; empty when it can."""
+        index = rule_index(route, aim.rule, aim.rollout)
+        rule = route["spec"]["rules"][index]
+        traffic = aim.traffic
+        said = ""
+        if traffic.mirror is not None:
+            features = await self._features(route)
+            said = mirror.obstacle(rule, comparator_of(rollout.name), features)
+        if traffic.sticky is not None:
+            said = said or _sticky_obstacle(rollout, route, rule, policies, traffic)
+        own = own_rules.wanted_rules(rule, traffic, rollout.name)
+        if not own:
+            return said
+        theirs = users_rules(route, rollout.name)
+        said = said or precedence.obstacle(theirs, theirs.index(rule), own)
+        return said or await self._left_behind(rollout, route, rule.get("name"))
+
+    async def _left_behind(self, rollout: Rollout, route: Object, rule: str | None) -> str:
+        """A policy on the user's rule by its name would not hold for ours."""
+        if rule is None:
+            return ""
+        for resource in RULE_POLICIES:
+            try:
+                found = await self._cluster.list(resource, rollout.namespace)
+            except NotFound:
+                continue
+            ours = buckets.own_policy(found, rollout.name)
+            for each in found:
+                if each != ours and buckets.targets(each, route, rule):
+                    name = each["metadata"]["name"]
+                    return (
+                        f"policy {name} ({resource.plural}) is attached to rule {rule} by its name, "
+                        "and would not hold for the operator's rules for sticky users and the "
+                        "cohort: attach it to the whole HTTPRoute"
+                    )
+        return ""
+
+    async def _features(self, route: Object) -> frozenset[str]:
+        """What all gateways of the route support; empty if one does not tell, or must not be asked."""
+        parents = route["spec"].get("parentRefs", [])
+        gateways = [each for each in parents if each.get("kind", "Gateway") == "Gateway"]
+        found = [
+            await self._features_of(
+                each.get("namespace") or route["metadata"]["namespace"], each["name"]
+            )
+            for each in gateways
+        ]
+        return frozenset.intersection(*found) if found and all(found) else frozenset()
+
+    async def _features_of(self, namespace: str, name: str) -> frozenset[str]:
+        try:
+            gateway = await self._cluster.get(GATEWAYS, namespace, name)
+            kind = gateway["spec"]["gatewayClassName"]
+            (found,) = [
+                each
+                for each in await self._cluster.list(GATEWAY_CLASSES)
+                if each["metadata"]["name"] == kind
+            ]
+        except (NotFound, Refused, ValueError):
+            return frozenset()
+        features = found.get("status", {}).get("supportedFeatures") or []
+        return frozenset(each["name"] for each in features)
+
+    async def _is_served(self, rollout: Rollout, given: Mirror) -> bool:
+        try:
+            service = await self._cluster.get(SERVICES, rollout.namespace, given.service)
+        except NotFound:
+            return False
+        return given.port in [each["port"] for each in service["spec"].get("ports", [])]
+
+    async def _preflight(self, rollout: Rollout, traffic: Traffic, seen: _Seen) -> str:
+        """Why what the spec will ask for cannot be had, told before anything moves."""
+        assert rollout.spec is not None
+        service = api.service_of(rollout.spec.candidate)
+        if not traffic.is_rest or service == traffic.stable.service:
+            return ""
+        has_mirror = any(each.mirror for each in steps_of(rollout.spec.strategy))
+        future = replace(
+            seen.aim.traffic,
+            candidate=Backend(service=service, label=""),
+            weight=1,
+            sticky=rollout.spec.traffic.sticky,
+            cohort=rollout.spec.traffic.cohort,
+            mirror=Mirror(service=comparator_of(rollout.name), port=COMPARATOR_PORT, percent=1)
+            if has_mirror
+            else None,
+        )
+        aim = replace(seen.aim, traffic=future)
+        policies = await self._policies(rollout, aim, seen.route)
+        return await self._obstacle(rollout, aim, seen.route, policies)
+
+    def _answer(self, policy: Object | None, wanted: tuple[Object, Object] | None) -> Answer:
+        """How far the gateway is with the policy on the user's rule."""
+        if wanted is None:
+            return Answer(stage=Stage.UNNEEDED)
+        if policy is None:
+            return Answer(stage=Stage.PENDING)
+        found = buckets.answer(policy)
+        if found.stage is not Stage.IN_FORCE:
+            return found
+        has_rested = self._clock() - last_written(policy) >= PROPAGATION_SECONDS
+        is_whole = is_within(wanted[1], policy) and has_rested
+        return Answer(stage=Stage.IN_FORCE if is_whole else Stage.PENDING)
+
+    def _acceptance(self, seen: _Seen) -> tuple[bool, str]:
+        accepted, message = acceptance(seen.live)
+        if accepted and seen.aim.buckets is Stage.PENDING:
+            return False, "waits until the gateway has taken up the policy that sticky users need"
+        return accepted, message
+
+    # --- writing ------------------------------------------------------------------------
+
+    async def _write(self, rollout: Rollout, live: Object, route: Object) -> bool:
+        given = _given(rollout)
+        if given.gateway is not None:
+            try:
+                await self._cluster.apply(HTTP_ROUTES, rollout.namespace, rollout.name, route)
+            except NotFound as error:
+                raise Conflict(f"the namespace went away: {error}") from error
+            return True
+        assert given.route is not None
+        operations = [
+            {"op": "test", "path": "/spec/rules", "value": live["spec"]["rules"]},
+            {"op": "replace", "path": "/spec/rules", "value": route["spec"]["rules"]},
+        ]
+        await self._cluster.patch(HTTP_ROUTES, rollout.namespace, given.route, operations)
+        return True
+
+    async def _write_policy(self, rollout: Rollout, policy: Object) -> bool:
+        name = buckets.policy_name(rollout.name)
+        if not policy:
+            await self._cluster.delete(EXTENSION_POLICIES, rollout.namespace, name)
+        else:
+            await self._cluster.apply(EXTENSION_POLICIES, rollout.namespace, name, policy)
+        return True
+
+
+def _given(rollout: Rollout) -> api.GatewayAPI:
+    assert rollout.spec is not None
+    return rollout.spec.traffic.gateway_api
+
+
+def _absent(given: api.GatewayAPI, name: str) -> View:
+    """A managed route that is not there yet is only out of sync; it will be written."""
+    if given.gateway is not None:
+        return View(route=Route(in_sync=False, accepted=False), split=None)
+    message = f"HTTPRoute {name} does not exist: create it, or give traffic.gatewayAPI.gateway"
+    problem = Problem(reason=Reason.ROUTE_NOT_FOUND, message=message)
+    route = Route(in_sync=False, accepted=False, message=message, problem=problem)
+    return View(route=route, split=None)
+
+
+def _refused(said: str) -> View:
+    problem = Problem(reason=Reason.ROUTE_NOT_MANAGED, message=said)
+    route = Route(in_sync=False, accepted=False, message=said, problem=problem)
+    return View(route=route, split=None)
+
+
+def _foreign(name: str) -> str:
+    return (
+        f"HTTPRoute {name} exists and is not this operator's: attach to it with "
+        "traffic.gatewayAPI.route, or rename one of the two"
+    )
+
+
+def _all_ours(traffic: Traffic, live: Object) -> Traffic:
+    """In a managed route whatever is not a version of now was one before, or is nobody's."""
+    rules = live["spec"].get("rules") or [{}]
+    present = {each["name"] for each in rules[0].get("backendRefs", [])}
+    candidate = {traffic.candidate.service} if traffic.candidate else set()
+    others = present - candidate - {traffic.stable.service}
+    return replace(traffic, retired=(*traffic.retired, *sorted(others)))
+
+
+def _sticky_obstacle(
+    rollout: Rollout,
+    route: Object,
+    rule: Object,
+    policies: list[Object] | None,
+    traffic: Traffic,
+) -> str:
+    if policies is None:
+        return (
+            "traffic.sticky needs Envoy Gateway, and its EnvoyExtensionPolicy CRD is not "
+            "installed: leave out traffic.sticky, or route through Envoy Gateway 1.9 or later"
+        )
+    ours = buckets.own_policy(policies, rollout.name)
+    for each in policies:
+        if each is ours:
+            continue
+        name = each["metadata"]["name"]
+        if name == buckets.policy_name(rollout.name):
+            return f"EnvoyExtensionPolicy {name} is not the operator's: rename it, traffic.sticky needs the name"
+        if buckets.targets(each, route, None):
+            return (
+                f"EnvoyExtensionPolicy {name} is attached to the HTTPRoute, and Envoy Gateway takes "
+                "one for a route: leave out traffic.sticky, or attach that policy to the Gateway"
+            )
+    refs = rule.get("backendRefs", [])
+    if len(backends.own_refs(refs, traffic)) != len(refs):
+        return (
+            "the rule has other backends, which get requests of all users: traffic.sticky needs a "
+            "rule with the two versions alone"
+        )
+    return ""
+
+
+def _wanted_policies(rollout: Rollout, aim: Aim, route: Object) -> tuple[Object, Object] | None:
+    sticky = aim.traffic.sticky
+    if sticky is None:
+        return None
+    lua = buckets.script(sticky, aim.traffic.salt)
+    probe: list[str | None] = [own_rules.sticky_rule(rollout.name)]
+    # Other rules of the user's get no policy of ours. A name that no rule has is refused.
+    names = (aim.rule, *own_rules.names_of(rollout.name))
+    there = [each["name"] for each in route["spec"]["rules"] if each.get("name") in names]
+    rules = [None] if aim.rule is None else there
+    owner, name = owner_of(rollout), route["metadata"]["name"]
+    first, whole = (
+        buckets.policy(rollout.name, rollout.namespace, owner, name, each, lua)
+        for each in (probe, rules)
+    )
+    return first, whole
+
+
+def _policy_write(seen: _Seen) -> Object | None:
+    """The policy to write next; an empty one is to be removed, None is as it should be."""
+    names = own_rules.names_of(seen.aim.rollout)
+    own = [each for each in seen.route["spec"]["rules"] if each.get("name") in names]
+    policy = seen.policy
+    if seen.wanted_policies is None:
+        is_relied_on = any(map(own_rules.is_awake, own))
+        return {} if policy is not None and not is_relied_on else None
+    probe, whole = seen.wanted_policies
+    if own_rules.sticky_rule(seen.aim.rollout) not in [each["name"] for each in own]:
+        return None
+    if policy is None:
+        return probe
+    stage = buckets.answer(policy).stage
+    if stage is Stage.IN_FORCE:
+        return None if is_within(whole, policy) else whole
+    return None if is_within(probe, policy) or _is_pending(stage, whole, policy) else probe
+
+
+def _is_pending(stage: Stage, whole: Object, policy: Object) -> bool:
+    return stage is Stage.PENDING and is_within(whole, policy)
