@@ -9,8 +9,8 @@ from builders import NOW, a_reading, a_rollout, a_workload, an_observation, the_
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record, records
 from modelrollout.core.decide import decide
-from modelrollout.core.evidence import Reading
-from modelrollout.core.observation import Observation, Route
+from modelrollout.core.evidence import Reading, Where
+from modelrollout.core.observation import Comparator, Observation, Route
 from modelrollout.core.plan import Plan, traffic_of
 
 GOOD = ((450.0, 4.0), (50.0, 0.0))
@@ -65,7 +65,9 @@ class Walk:
     def _observation(self, seen: dict[str, Any]) -> Observation:
         spec = a_rollout(self.status, **self.spec).spec
         in_force = self.route == traffic_of(self.status, spec, "ranker") and self.route is not None
-        given = {"route": Route(in_sync=in_force, accepted=in_force)} | seen
+        given: dict[str, Any] = {"route": Route(in_sync=in_force, accepted=in_force)}
+        given["comparator"] = Comparator(exists=True, is_current=True, is_ready=True)
+        given |= seen
         stable = self.status.stable
         if stable is not None and stable.revision and "stable" not in seen:
             given["stable"] = a_workload(stable.deployment, stable.revision)
@@ -80,13 +82,18 @@ class Walk:
             status.step_start_time is not None
             and candidate is not None
             and status.candidate == candidate.version
-            and 0 < status.weight.wanted < 100
+            and (0 < status.weight.wanted < 100 or status.mirror)
         )
         if not is_judged:
             return observation
-        measures = the_measures(rollout, observation)
+        idle = Where.ROUTE if status.mirror else Where.COMPARATOR
+        measures = tuple(
+            replace(each, is_idle=each.where is idle) for each in the_measures(rollout, observation)
+        )
         readings = {}
         for each in measures:
+            if each.is_idle:
+                continue
             stored = [c for c in status.checkpoint if c.name == each.name]
             mark = stored[0].watermark if stored else self.now - 5
             if blind or traffic is None:

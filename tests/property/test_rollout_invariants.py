@@ -2,45 +2,120 @@
 
 from __future__ import annotations
 
+import copy
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from builders import a_rollout, a_spec, a_workload
+from builders import ERRORS, a_rollout, a_workload
 from modelrollout.api.conditions import Reason
 from modelrollout.api.v1alpha1 import Phase, Verdict
 from modelrollout.core.machine import TRANSITIONS
-from modelrollout.core.observation import Problem, Route
-from modelrollout.core.steps import steps_of
+from modelrollout.core.observation import CheckResult, Comparator, Problem, Route
+from modelrollout.core.steps import StepKind, steps_of
 from walk import BAD, GOOD, QUIET, Walk
 
 VERSIONS = [("ranker-v2", "c1"), ("ranker-v2", "c2"), ("ranker-v3", "x1"), ("ranker-v1", "s1")]
-HUMAN = {"promote", "abort", "resume", "retry", "pause"}
+HUMAN = {"promote", "abort", "resume", "retry", "pause", "approve", "skip-step"}
+FLIPS = {"name": "flips", "preset": "comparator/flips", "margin": {"absolute": "0.1"}}
+SHADOW = {
+    "shadow": {
+        "intent": "Equivalence",
+        "idempotent": True,
+        "paths": ["/"],
+        "outputs": [{"name": "label", "path": "$.label", "exact": {}}],
+    }
+}
+BETA = {
+    "traffic": {"gatewayAPI": {"route": "ranker"}, "cohort": [{"header": "x-beta", "value": "1"}]}
+}
+STICKY = {"traffic": {"gatewayAPI": {"route": "ranker"}, "sticky": {"cookie": "user"}}}
+CHECKS = [{"name": "answers", "http": {"path": "/"}}]
+
+
+def steps(*given):
+    return {"steps": [{"minRequests": 10, **each} if "weight" in each else each for each in given]}
+
+
+STRATEGIES = {
+    "canary": (steps({"weight": 10}, {"weight": 50}), BETA),
+    "canary with approvals": (
+        steps({"weight": 10}, {"approval": {}}, {"weight": 50}, {"pauseSeconds": 20}),
+        STICKY,
+    ),
+    "blue/green": ({"type": "BlueGreen", "checks": CHECKS, "checkSeconds": 30}, {}),
+    "blue/green with approval": ({"type": "BlueGreen", "onPass": "Hold"}, BETA),
+    "shadow": ({"type": "Shadow", "steps": [{"mirror": 100, "minRequests": 10}]}, SHADOW),
+    "shadow, then canary": (
+        steps({"mirror": 20}, {"pauseSeconds": 10}, {"mirror": 100}, {"weight": 10})
+        | {"checks": CHECKS, "warmupSeconds": 20, "revert": "Steps"},
+        SHADOW | BETA,
+    ),
+    "a/b test": ({"type": "ABTest"}, STICKY),
+}
 
 
 class Rollouts(RuleBasedStateMachine):
-    """A rollout in a world that does anything at any time."""
+    """A rollout of any strategy in a world that does anything at any time."""
 
-    @initialize(bake=st.sampled_from([0, 10, 60]), policy=st.sampled_from(["Pause", "Rollback"]))
-    def begin(self, bake, policy):
-        spec = a_spec()
+    @initialize(
+        strategy=st.sampled_from(sorted(STRATEGIES)),
+        bake=st.sampled_from([0, 10, 60]),
+        policy=st.sampled_from(["Pause", "Rollback"]),
+    )
+    def begin(self, strategy, bake, policy):
+        given, more = STRATEGIES[strategy]
+        guardrails = [ERRORS, FLIPS] if "shadow" in more else [ERRORS]
         self.walk = Walk(
             spec={
-                "strategy": spec["strategy"] | {"bake": {"seconds": bake}},
-                "analysis": spec["analysis"] | {"onNoData": policy, "noDataTimeoutSeconds": 30},
+                **more,
+                "strategy": given | {"bake": {"seconds": bake}},
+                "analysis": {
+                    "guardrails": guardrails,
+                    "intervalSeconds": 5,
+                    "onNoData": policy,
+                    "noDataTimeoutSeconds": 30,
+                },
             }
         )
         self.candidate = VERSIONS[0]
         self.before = None
         self.command = None
+        self.comparator = Comparator(exists=True, is_current=True, is_ready=True)
+        self.passing = True
 
     def _pass(self, **seen):
         self.before = self.walk.status
         self.command = seen.get("command")
         seen.setdefault("candidate", a_workload(*self.candidate))
+        seen.setdefault("comparator", self.comparator)
+        names = [each.name for each in self.walk_spec().strategy.checks]
+        seen["checks"] = {each: CheckResult(passed=self.passing) for each in names}
         self.candidate_ready = seen["candidate"].is_ready if seen["candidate"] else False
         self.problem = seen.get("problem")
         self.plan = self.walk.step(**seen)
+
+    @rule(exists=st.booleans(), ready=st.booleans())
+    def the_comparator_comes_and_goes(self, exists, ready):
+        self.comparator = Comparator(exists=exists, is_current=exists, is_ready=exists and ready)
+        self._pass()
+
+    @rule(passing=st.booleans())
+    def checks_turn_out(self, passing):
+        self.passing = passing
+        self._pass()
+
+    @rule()
+    def the_rollout_is_deleted(self):
+        """Only looked at: what follows a deletion is not this object's any more."""
+        walk = copy.copy(self.walk)
+        walk.plans = []
+        plan = walk.step(deleting=True)
+        assert plan.traffic is None or plan.traffic.is_rest
+        assert (
+            plan.traffic is None or plan.traffic.stable.service == self.walk.status.stable.service
+        )
 
     @rule(seconds=st.sampled_from([0.3, 5, 30]))
     def good_traffic(self, seconds):
@@ -108,8 +183,13 @@ class Rollouts(RuleBasedStateMachine):
         self.check_all()
 
     def check_all(self):
-        self.weight_rises_only_with_a_met_gate()
+        self.share_grows_only_with_a_met_gate()
+        self.no_metrics_hold()
         self.fail_means_no_traffic()
+        self.a_mirror_sends_nobody_to_the_candidate()
+        self.a_cohort_is_there_with_the_candidate_only()
+        self.a_mirror_begins_with_a_comparator_that_is_ready()
+        self.the_comparator_outlives_the_mirror()
         self.a_rejected_revision_gets_no_traffic()
         self.no_traffic_to_pods_that_are_not_ready()
         self.the_finalizer_is_on_while_traffic_is_away()
@@ -117,23 +197,64 @@ class Rollouts(RuleBasedStateMachine):
         self.the_move_is_in_the_table()
         self.route_follows_status()
 
-    def weight_rises_only_with_a_met_gate(self):
+    def share_grows_only_with_a_met_gate(self):
+        """By a judged step's own evidence, a check's answer, a time, or a human's word."""
         old, new = self.before, self.plan.status
-        has_risen = new.weight.wanted > old.weight.wanted
-        if not has_risen or old.weight.wanted == 0 or self.command in HUMAN:
+        if old.candidate is None or old.candidate != new.candidate or old.step == new.step:
             return
-        steps = steps_of(self.walk_strategy())
-        assert steps[old.step].gate is not None
-        assert new.verdict is Verdict.PASS
+        if new.step is None or self.command in HUMAN:
+            return
+        if old.step is None:
+            has_passed = all(each.passed for each in new.checks)
+            assert new.is_revert or (has_passed and len(new.checks) == len(self.names_of_checks()))
+            return
+        left = self.steps_of(old)[old.step]
+        assert left.kind is not StepKind.APPROVAL
+        if left.is_judged:
+            assert new.verdict is Verdict.PASS
 
-    def walk_strategy(self):
-        return a_rollout(self.walk.status, **self.walk.spec).spec.strategy
+    def names_of_checks(self):
+        return [each.name for each in self.walk_spec().strategy.checks]
+
+    def steps_of(self, status):
+        return steps_of(self.walk_spec().strategy, is_revert=bool(status.is_revert))
+
+    def walk_spec(self):
+        return a_rollout(self.walk.status, **self.walk.spec).spec
+
+    def no_metrics_hold(self):
+        """Nothing goes on without evidence where evidence is asked for."""
+        if self.plan.status.no_data_since_time and self.command not in HUMAN:
+            assert self.plan.status.weight.wanted <= self.before.weight.wanted
 
     def fail_means_no_traffic(self):
-        if any(each.verdict is Verdict.FAIL for each in self.plan.status.guardrails):
+        failed = [e for e in self.plan.status.guardrails if e.verdict is Verdict.FAIL]
+        if failed:
             assert self.plan.status.candidate is None or self.plan.status.checkpoint == ()
             assert self.plan.status.weight.wanted == 0
             assert self.plan.traffic is None or self.plan.traffic.is_rest
+
+    def a_mirror_sends_nobody_to_the_candidate(self):
+        status, traffic = self.plan.status, self.plan.traffic
+        if status.mirror:
+            assert status.weight.wanted == 0
+            assert traffic is None or (traffic.candidate is None and traffic.cohort == ())
+
+    def a_cohort_is_there_with_the_candidate_only(self):
+        traffic = self.plan.traffic
+        if traffic is not None and traffic.candidate is None:
+            assert traffic.cohort == ()
+            assert traffic.sticky is None
+
+    def a_mirror_begins_with_a_comparator_that_is_ready(self):
+        """Unless a human skipped to it."""
+        if self.plan.status.mirror and not self.before.mirror and self.command not in HUMAN:
+            assert self.comparator.is_ready
+
+    def the_comparator_outlives_the_mirror(self):
+        traffic = self.plan.traffic
+        if self.plan.comparator is False:
+            assert traffic is None or traffic.mirror is None
 
     def a_rejected_revision_gets_no_traffic(self):
         lost, now = self.plan.status.rejected, self.plan.status.candidate
@@ -169,7 +290,7 @@ class Rollouts(RuleBasedStateMachine):
 
 
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRollouts.settings = settings(max_examples=1000, stateful_step_count=50, deadline=None)
 
 
 def test_every_phase_has_a_way_in_and_a_way_out():

@@ -510,22 +510,26 @@ def _prepare(here: _Pass, candidate: Workload) -> Plan:
     if not here.is_settled:
         waiting = here.seen.route.message or "waits until the route is at rest"
         return _hold(here, Reason.WAITING_FOR_ROUTE, waiting, None)
-    if not here.facts.is_revert and (waiting_for := _checked(here)) is not None:
-        return waiting_for
+    here = here if here.facts.is_revert else _checked(here)
+    failing = [each for each in here.facts.checks if not each.passed]
+    if failing:
+        return _wait_for_checks(here, failing)
     return _step_to(_informed(here), 0)
 
 
-def _checked(here: _Pass) -> Plan | None:
-    """What the user's checks of the candidate keep it from; None when all have passed."""
+def _checked(here: _Pass) -> _Pass:
+    """With what the user's checks of the candidate have found so far."""
     passed = {each.name for each in here.facts.checks if each.passed}
     found = [_check_status(each.name, passed, here.seen) for each in here.spec.strategy.checks]
-    failing = [each for each in found if not each.passed]
     since = here.facts.check_since_time or facts.as_time(here.now)
-    here = here.with_facts(
-        here.facts.model_copy(update={"checks": tuple(found), "check_since_time": since})
-    )
-    if not failing:
-        return None
+    update = {"checks": tuple(found), "check_since_time": since if found else None}
+    return here.with_facts(here.facts.model_copy(update=update))
+
+
+def _wait_for_checks(here: _Pass, failing: list[api.CheckStatus]) -> Plan:
+    """They are repeated for a while: a model that has just started may need a moment."""
+    since = here.facts.check_since_time
+    assert since is not None
     said = "; ".join(f"check {each.name}: {each.message}" for each in failing)
     if here.now - facts.as_seconds(since) >= here.spec.strategy.check_seconds:
         return _roll_back(here, Reason.CHECK_FAILED, said)
@@ -839,8 +843,10 @@ def _plan(here: _Pass, outcome: Outcome, *, look_again: float | None) -> Plan:
 def _comparator(here: _Pass) -> bool | None:
     """It is there while something is mirrored, and from when that is next: what to do about it."""
     known = here.facts
-    is_on_trial = known.candidate is not None and here.seen.problem is None
+    is_on_trial = known.candidate is not None
     seen = here.seen.comparator
+    if is_on_trial and here.seen.problem is not None:
+        return None
     upcoming = 0 if known.step is None else here.next_index if is_on_trial else len(here.steps)
     is_next = upcoming < len(here.steps) and here.steps[upcoming].mirror > 0
     if is_on_trial and (known.mirror or is_next):
