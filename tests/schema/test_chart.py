@@ -13,7 +13,8 @@ import yaml
 
 from modelrollout import __version__
 from modelrollout.adapters.cluster import LEASE_RBAC, RBAC
-from modelrollout.settings import Provider, Settings, from_environment
+from modelrollout.core.observation import Verb
+from modelrollout.settings import Provider, Settings, Webhook, from_environment
 
 CHART = Path(__file__).parents[2] / "charts" / "modelrollout"
 Manifest = dict[str, Any]
@@ -22,6 +23,8 @@ NAMESPACE = "modelrollout-system"
 VALUES: Manifest = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: Manifest = json.loads((CHART / "values.schema.json").read_text())
 TWO = {"watchNamespaces": ["shop", "bank"]}
+PEOPLE = ("view", "edit", "approver")
+POLICY = "ValidatingAdmissionPolicy"
 MODES = {"the whole cluster": {}, "two namespaces": TWO}
 
 
@@ -64,6 +67,15 @@ def verbs_of(role: Manifest) -> Mapping[tuple[str, str], frozenset[str]]:
     return {key: frozenset(value) for key, value in verbs.items()}
 
 
+def is_for_people(role: Manifest) -> bool:
+    return role["metadata"]["name"].rpartition("-")[2] in PEOPLE
+
+
+def cluster_roles(objects: Iterable[Manifest], *, for_people: bool) -> list[Manifest]:
+    found = of_kind(objects, "ClusterRole")
+    return [each for each in found if is_for_people(each) is for_people]
+
+
 def is_leader_role(role: Manifest) -> bool:
     return ("coordination.k8s.io", "leases") in verbs_of(role)
 
@@ -78,7 +90,7 @@ def test_helm_finds_nothing_to_complain_about(values, helm):
 def test_the_cluster_role_grants_exactly_what_is_called(render):
     objects = render()
 
-    assert verbs_of(the(objects, "ClusterRole")) == RBAC
+    assert [verbs_of(each) for each in cluster_roles(objects, for_people=False)] == [RBAC]
     assert [is_leader_role(each) for each in of_kind(objects, "Role")] == [True]
 
 
@@ -90,7 +102,7 @@ def test_with_namespaces_a_role_in_each_grants_exactly_what_is_called(render):
         "shop": RBAC,
         "bank": RBAC,
     }
-    assert of_kind(objects, "ClusterRole") + of_kind(objects, "ClusterRoleBinding") == []
+    assert cluster_roles(objects, for_people=False) + of_kind(objects, "ClusterRoleBinding") == []
 
 
 @pytest.mark.parametrize("values", MODES.values(), ids=MODES)
@@ -127,7 +139,10 @@ def test_every_role_is_bound_to_the_account_of_the_pods(values, render):
             assert binding["subjects"] == [subject]
             bound.add((role["kind"], binding["metadata"].get("namespace", ""), role["name"]))
     roles = {
-        address(kind, each) for kind in ("Role", "ClusterRole") for each in of_kind(objects, kind)
+        address(kind, each)
+        for kind in ("Role", "ClusterRole")
+        for each in of_kind(objects, kind)
+        if not is_for_people(each)
     }
 
     assert bound == roles
@@ -142,6 +157,97 @@ def test_a_given_account_is_bound_and_not_made(render):
     assert the(objects, "ClusterRoleBinding")["subjects"][0]["name"] == "mine"
 
 
+def verbs_for(objects: Iterable[Manifest], name: str) -> Mapping[tuple[str, str], frozenset[str]]:
+    (role,) = [e for e in of_kind(objects, "ClusterRole") if e["metadata"]["name"].endswith(name)]
+    return verbs_of(role)
+
+
+def commands_of(objects: Iterable[Manifest], name: str) -> set[str]:
+    """The commands that a role for people allows."""
+    return {
+        resource.removeprefix("modelrollouts/")
+        for (group, resource), verbs in verbs_for(objects, name).items()
+        if group == "modelrollout.dev" and "/" in resource and "update" in verbs
+    }
+
+
+def test_whoever_edits_may_stop_and_go_on_and_an_approver_may_do_everything(render):
+    objects = render()
+    rollouts = ("modelrollout.dev", "modelrollouts")
+
+    assert commands_of(objects, "-view") == set()
+    assert commands_of(objects, "-edit") == {"abort", "pause", "resume", "retry"}
+    assert commands_of(objects, "-approver") == set(Verb)
+    assert verbs_for(objects, "-view") == {rollouts: {"get", "list", "watch"}}
+    assert verbs_for(objects, "-approver")[rollouts] == {"get", "list", "watch", "patch"}
+    assert "create" in verbs_for(objects, "-edit")[rollouts]
+
+
+def test_nobody_is_an_approver_without_being_named(render):
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+
+    def targets(**values: Any) -> list[list[str]]:
+        roles = cluster_roles(render({"userRoles": values}), for_people=True)
+        labels = [each["metadata"]["labels"] for each in roles]
+        return [[key[len(prefix) :] for key in each if key.startswith(prefix)] for each in labels]
+
+    assert targets() == [["view"], ["edit"], []]
+    assert targets(aggregate=False) == [[], [], []]
+    assert targets(create=False) == []
+
+
+def test_the_policy_knows_every_command_and_the_operators_account(render):
+    objects = render(namespace="elsewhere")
+    (policy,) = [e for e in of_kind(objects, POLICY) if "-commands." in e["metadata"]["name"]]
+    variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
+    word, *_ = policy["spec"]["validations"]
+    account = the(objects, "ServiceAccount")["metadata"]["name"]
+
+    assert set(json.loads(variables["verbs"].replace("'", '"'))) == set(Verb)
+    assert [verb for verb in Verb if verb.value not in word["message"]] == []
+    assert f"'system:serviceaccount:elsewhere:{account}'" in variables["isDone"]
+
+
+@pytest.mark.parametrize("values", MODES.values(), ids=MODES)
+def test_a_policy_denies_where_the_operator_works(values, render):
+    objects = render(values)
+    bindings = of_kind(objects, f"{POLICY}Binding")
+    policies = of_kind(objects, POLICY)
+
+    assert [each["spec"]["policyName"] for each in bindings] == [
+        each["metadata"]["name"] for each in policies
+    ]
+    assert {each["spec"]["failurePolicy"] for each in policies} == {"Fail"}
+    for each in bindings:
+        assert each["spec"]["validationActions"] == ["Deny"]
+        resources = each["spec"].get("matchResources")
+        if values:
+            (namespaces,) = resources["namespaceSelector"]["matchExpressions"]
+            assert namespaces["values"] == values["watchNamespaces"]
+        else:
+            assert resources is None
+
+
+@pytest.mark.parametrize(
+    ("admission", "left"),
+    [({}, 2), ({"commands": False}, 1), ({"references": False}, 1)],
+    ids=["both", "no commands", "no references"],
+)
+def test_each_policy_can_be_left_out_with_its_binding(admission, left, render):
+    objects = render({"admission": admission})
+
+    assert len(of_kind(objects, POLICY)) == left
+    assert len(of_kind(objects, f"{POLICY}Binding")) == left
+
+
+def test_nothing_outside_of_namespaces_is_needed(render):
+    """Who may only install into namespaces leaves out what is the cluster's."""
+    off = {"admission": {"commands": False, "references": False}, "userRoles": {"create": False}}
+    kinds = {each["kind"] for each in render(TWO | off)}
+
+    assert [each for each in kinds if each.startswith(("Cluster", POLICY))] == []
+
+
 def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
     providers = {
         "default": None,
@@ -154,9 +260,18 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
             "timeoutSeconds": 2.5,
         },
     }
-    numbers = {"port": 9090, "workers": 4, "sweepSeconds": 60}
+    webhooks = {
+        "plain": {"url": "http://events"},
+        "full": {
+            "url": "https://events.example/in",
+            "headerFiles": {"Authorization": "/etc/modelrollout/webhooks/authorization"},
+            "caFile": "/etc/modelrollout/webhooks/ca.crt",
+            "timeoutSeconds": 2.5,
+        },
+    }
+    values = TWO | {"port": 9090, "workers": 4, "sweepSeconds": 60}
 
-    found = read(render(TWO | numbers | {"providers": providers}), tmp_path)
+    found = read(render(values | {"providers": providers, "webhooks": webhooks}), tmp_path)
 
     assert found == Settings(
         providers={
@@ -169,6 +284,17 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
                 timeout_seconds=2.5,
             ),
         },
+        webhooks={
+            "plain": Webhook(url="http://events"),
+            "full": Webhook(
+                url="https://events.example/in",
+                header_files={"Authorization": "/etc/modelrollout/webhooks/authorization"},
+                ca_file="/etc/modelrollout/webhooks/ca.crt",
+                timeout_seconds=2.5,
+            ),
+        },
+        image=f"modelrollout-operator:{__version__}",
+        image_pull_policy="IfNotPresent",
         namespaces=("shop", "bank"),
         lease_name="modelrollout-operator",
         lease_namespace="metadata.namespace",
@@ -180,11 +306,15 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
 
 
 def test_the_charts_defaults_are_the_operators(render, tmp_path):
-    path = tmp_path / "providers.yaml"
-    path.write_text(the(render(), "ConfigMap")["data"]["providers.yaml"])
+    paths = {}
+    for name, text in the(render(), "ConfigMap")["data"].items():
+        paths[name] = tmp_path / name
+        paths[name].write_text(text)
     identity = {"MODELROLLOUT_LEASE_NAMESPACE": "", "MODELROLLOUT_IDENTITY": ""}
-    bare = {"MODELROLLOUT_PROVIDERS": str(path)} | identity
-    given = environment_of(render()) | bare
+    image = {"MODELROLLOUT_IMAGE": f"modelrollout-operator:{__version__}"}
+    bare = {"MODELROLLOUT_PROVIDERS": str(paths["providers.yaml"])} | identity | image
+    webhooks = {"MODELROLLOUT_WEBHOOKS": str(paths["webhooks.yaml"])}
+    given = environment_of(render()) | bare | webhooks
 
     assert from_environment(given) == from_environment(bare)
 
@@ -203,20 +333,30 @@ def read(objects: list[Manifest], folder: Any) -> Settings:
     """The settings that the operator reads in the pod."""
     environment = environment_of(objects)
     container = container_of(objects)
-    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "providers"]
-    assert mount["mountPath"] == environment["MODELROLLOUT_PROVIDERS"]
+    mounts = {
+        each["mountPath"]: each["subPath"]
+        for each in container["volumeMounts"]
+        if each["name"] == "providers"
+    }
     (volume,) = [each for each in pod_of(objects)["spec"]["volumes"] if each["name"] == "providers"]
     config = the(objects, "ConfigMap")
     assert volume["configMap"]["name"] == config["metadata"]["name"]
-    path = folder / mount["subPath"]
-    path.write_text(config["data"][mount["subPath"]])
-    return from_environment(environment | {"MODELROLLOUT_PROVIDERS": str(path)})
+    files = {}
+    for name in ("MODELROLLOUT_PROVIDERS", "MODELROLLOUT_WEBHOOKS"):
+        file = mounts.pop(environment[name])
+        files[name] = str(folder / file)
+        (folder / file).write_text(config["data"][file])
+    assert mounts == {}
+    return from_environment(environment | files)
 
 
-def test_a_changed_provider_starts_the_pods_anew_and_nothing_else_does(render):
+def test_a_changed_provider_or_web_hook_starts_the_pods_anew_and_nothing_else_does(render):
     changed = {"providers": {"default": {"url": "http://other:9090"}}}
 
+    told = {"webhooks": {"audit": {"url": "http://events"}}}
+
     assert pod_of(render())["metadata"] != pod_of(render(changed))["metadata"]
+    assert pod_of(render())["metadata"] != pod_of(render(told))["metadata"]
     assert pod_of(render())["metadata"] == pod_of(render({"replicas": 3}))["metadata"]
 
 
@@ -317,7 +457,8 @@ def test_files_for_the_providers_can_be_mounted(render):
 
 def test_names_stay_short_enough_for_a_service(helm):
     done = helm("template", "r" * 53, str(CHART))
-    names = {each["metadata"]["name"] for each in yaml.safe_load_all(done.stdout) if each}
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+    names = {each["metadata"]["name"] for each in objects if not each["kind"].startswith(POLICY)}
 
     assert names
     assert max(len(each) for each in names if ":" not in each) <= 63
@@ -345,6 +486,13 @@ def test_names_stay_short_enough_for_a_service(helm):
         ({"watchNamespaces": "shop"}, "/watchNamespaces"),
         ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces"),
         ({"watchNamespaces": ["*"]}, "/watchNamespaces/0"),
+        ({"admission": {"commands": "no"}}, "/admission/commands"),
+        ({"admission": {"verbs": True}}, "'verbs' not allowed"),
+        ({"userRoles": {"create": 1}}, "/userRoles/create"),
+        ({"webhooks": {"audit": {"url": "events"}}}, "/webhooks/audit/url"),
+        ({"webhooks": {"audit": {"url": "http://x", "headers": {}}}}, "'headers' not allowed"),
+        ({"webhooks": {"audit": {"url": "http://x", "headerFiles": {"a b": "/x"}}}}, "a b"),
+        ({"webhooks": {"audit": {"url": "http://x", "headerFiles": {"A": "x"}}}}, "headerFiles/A"),
         ({"workers": 0}, "/workers"),
         ({"sweepSeconds": 1}, "/sweepSeconds"),
         ({"port": 80}, "/port"),
