@@ -52,6 +52,8 @@ class Options:
     timeout_seconds: float
     users: int
     """So many users share the requests, each with a header x-user-id; 0: nobody says who it is."""
+    header: tuple[str, ...] = ()
+    """Of every request, as NAME:VALUE."""
 
 
 class Counts:
@@ -203,8 +205,10 @@ class LoadGenerator:
         headers = {"Content-Type": "application/json", "x-request-id": identity}
         if self.options.host:
             headers["Host"] = self.options.host
-        if self.options.users:
-            headers["x-user-id"] = f"user-{self.source.randrange(self.options.users)}"
+        headers |= dict(each.split(":", 1) for each in self.options.header)
+        user = f"user-{self.source.randrange(self.options.users)}" if self.options.users else ""
+        if user:
+            headers["x-user-id"] = user
         try:
             async with self.session.post(
                 self.options.url, data=self.bodies[index], headers=headers
@@ -220,7 +224,7 @@ class LoadGenerator:
         latency = round(time.perf_counter() - clock, 6)
         label = self.labels[index]
         correct = None if predicted is None else predicted == label
-        record = Record(identity, start, latency, status, error, version, correct)
+        record = Record(identity, start, latency, status, error, version, correct, user)
         self.counts.add(record)
         self.take(record, predicted, label)
 
@@ -354,6 +358,7 @@ def parser() -> argparse.ArgumentParser:
     add("--requests", type=int, default=200_000, help="stop after so many (at most 1000000)")
     add("--timeout", dest="timeout_seconds", type=float, default=10.0, help="seconds")
     add("--users", type=int, default=0, help="send x-user-id, of so many users (0: do not)")
+    add("--header", action="append", default=[], help="NAME:VALUE of each request; repeatable")
     add("--feedback", default="", help="URL of the feedback exporter")
     add("--label-delay", type=float, default=2.0, help="seconds from a prediction to its label")
     add("--digits", type=Path, help="JSON file of workloads.digits; else from scikit-learn")

@@ -30,7 +30,8 @@ class Record:
     """One request as its user saw it.
 
     `start` is in seconds since the epoch. `status` is 0 where no answer came, and `error` says why.
-    `version` is empty where the answer did not tell, `correct` is None where nothing was predicted.
+    `version` is empty where the answer did not tell, `correct` is None where nothing was predicted,
+    `user` is empty where nobody said who it was.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Record:
     error: str
     version: str
     correct: bool | None
+    user: str = ""
 
     @property
     def ok(self) -> bool:

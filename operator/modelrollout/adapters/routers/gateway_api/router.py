@@ -423,10 +423,12 @@ def _wanted_policies(rollout: Rollout, aim: Aim, route: Object) -> tuple[Object,
         return None
     lua = buckets.script(sticky, aim.traffic.salt)
     probe: list[str | None] = [own_rules.sticky_rule(rollout.name)]
-    # Other rules of the user's get no policy of ours. A name that no rule has is refused.
-    names = (aim.rule, *own_rules.names_of(rollout.name))
-    there = [each["name"] for each in route["spec"]["rules"] if each.get("name") in names]
-    rules = [None] if aim.rule is None else there
+    rules: list[str | None] = [None]
+    if aim.rule is not None:
+        # Other rules of the user's get no policy of ours. A name that no rule has is refused.
+        names = (aim.rule, *own_rules.names_of(rollout.name))
+        present = [each.get("name") for each in route["spec"]["rules"]]
+        rules = [each for each in names if each in present]
     owner, name = owner_of(rollout), route["metadata"]["name"]
     first, whole = (
         buckets.policy(rollout.name, rollout.namespace, owner, name, each, lua)
