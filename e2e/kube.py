@@ -69,6 +69,11 @@ def patch(kind: str, name: str, namespace: str, body: Any, style: str = "merge")
     kubectl("patch", kind, name, "-n", namespace, "--type", style, "-p", json.dumps(body))
 
 
+def user() -> str:
+    """Who the tests are to the API server."""
+    return kubectl("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}")
+
+
 def wait_until(
     predicate: Callable[[], Any], seconds: float, what: str, *, every: float = 0.25
 ) -> Any:

@@ -220,7 +220,7 @@ class Shop:
         """A command, as a user gives it."""
         kube.kubectl(
             "annotate", "modelrollout", name, "-n", self.namespace, "--overwrite",
-            f"modelrollout.dev/command={verb}", "modelrollout.dev/by=tester",
+            f"modelrollout.dev/command={verb}", f"modelrollout.dev/by={kube.user()}",
         )  # fmt: skip
 
     def backends(self, name: str = ROLLOUT, rule: int = 0) -> dict[str, int]:

@@ -95,7 +95,7 @@ def test_a_command_is_carried_out_and_recorded_with_its_user(shop: Shop, verb: s
     shop.command(verb)
     final, backend = ("RolledBack", "digits-v1") if verb == "abort" else ("Promoted", "digits-v2")
     status = shop.phase_is(final, seconds=20)
-    assert "by tester" in status["history"][0]["message"]
+    assert f"by {kube.user()}" in status["history"][0]["message"]
     kube.wait_until(lambda: set(shop.backends()) == {backend}, 10, "the route at rest")
     assert shop.failures() == []
 

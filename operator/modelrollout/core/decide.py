@@ -620,9 +620,13 @@ def _is_first_share(here: _Pass) -> bool:
 
 
 def _approval_message(here: _Pass, step: Step) -> str:
-    command = f"kubectl annotate modelrollout {here.rollout.name} {api.COMMAND}"
     asked = f": {step.message}" if step.message else ""
-    return f"waits for approval at {step.weight} %{asked}; {command}=approve (or =abort)"
+    return f"waits for approval at {step.weight} %{asked}; {_command(here, 'approve')} (or abort)"
+
+
+def _command(here: _Pass, verb: str) -> str:
+    name = here.rollout.name
+    return f"kubectl annotate modelrollout {name} {api.COMMAND}={verb} {api.COMMAND_BY}=YOU"
 
 
 def _blind(here: _Pass, judgement: Judgement) -> Plan:
@@ -707,9 +711,8 @@ def _pause(here: _Pass, cause: str, message: str, judgement: Judgement | None) -
 
 
 def _pause_message(here: _Pass) -> str:
-    how = f"to go on: kubectl annotate modelrollout {here.rollout.name} {api.COMMAND}=resume"
     if here.facts.pause is not None:
-        return f"{here.facts.pause.message}; {how}"
+        return f"{here.facts.pause.message}; to go on: {_command(here, 'resume')}"
     return "spec.paused is true; set it to false to go on"
 
 
