@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,26 @@ def lines(caplog):
         ]
 
     return written
+
+
+def keys(value, path=""):
+    """All paths in a JSON value; elements of lists count as one."""
+    if isinstance(value, dict):
+        return {path} | {each for key in value for each in keys(value[key], f"{path}.{key}")}
+    if isinstance(value, list):
+        return {path} | {each for item in value for each in keys(item, f"{path}[]")}
+    return {path}
+
+
+def test_the_example_in_the_documentation_is_a_line_as_it_is_written(lines):
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    example = json.loads(page.split("```json\n")[1].split("```")[0])
+    errors = {"name": "errors", "preset": "envoy/errors"}
+    after(a_manifest(errors), a_world(candidate=BAD), 1)
+    (written,) = [each for each in lines() if each["decision"] == example["decision"]]
+
+    assert keys(written) == keys(example)
+    assert [each for each in written if f"`{each}`" not in page] == []
 
 
 def entries(simulation):

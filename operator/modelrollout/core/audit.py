@@ -1,9 +1,9 @@
 """
 The audit trail: for each decision of a pass one record, with all that it rested on.
 
-records(rollout, observation, plan) is pure and total. A record is built from the fields that are
-named here and from no others: what a spec may hold in confidence (requests of checks, users of a
-cohort) is in its hash only. It never is longer than MAX_BYTES.
+records(rollout, observation, plan) is pure and total. Of a spec a record has the rates, the
+queries and a hash: what it may hold in confidence (requests of checks, users of a cohort) is in
+none. It never is longer than MAX_BYTES.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def _record(rollout: Rollout, seen: Observation, plan: Plan, index: int) -> Reco
         **(_command(rollout) if is_answer else {}),
         **_versions(rollout.status, plan.status, is_end=is_answer or note.reason in ENDS),
         "weight": {"before": rollout.status.weight.wanted, "after": plan.status.weight.wanted},
+        "mirror": {"before": rollout.status.mirror or 0, "after": plan.status.mirror or 0},
         "previous": _previous(rollout.status),
     }
     return Record(
