@@ -67,6 +67,7 @@ class Walk:
         in_force = self.route == traffic_of(self.status, spec, "ranker") and self.route is not None
         given: dict[str, Any] = {"route": Route(in_sync=in_force, accepted=in_force)}
         given["comparator"] = Comparator(exists=True, is_current=True, is_ready=True)
+        given["coverage"] = 1.0 if self.status.mirror else None
         given |= seen
         stable = self.status.stable
         if stable is not None and stable.revision and "stable" not in seen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,7 @@ from modelrollout.core.evidence import (
     Where,
     Window,
 )
-from modelrollout.core.measures import measures_of
+from modelrollout.core.measures import coverage_query, measures_of
 from modelrollout.core.observation import Level, Observation, Rollout
 from modelrollout.errors import MetricsUnavailable
 from modelrollout.world import MetricSource, World
@@ -39,6 +40,8 @@ HISTORY_TIMEOUT = 5.0
 """Of the time that a pass has for its metrics."""
 METRICS_SECONDS = 10.0
 """All the time that a pass has for its metrics, however many guardrails there are."""
+COVERAGE = "coverage:"
+"""Among the limits; no guardrail has such a name."""
 LATE = f"Prometheus did not answer within {METRICS_SECONDS:g} s."
 
 
@@ -70,12 +73,16 @@ async def with_metrics(
         return seen
     question = _Question(known, facts.as_seconds(known.step_start_time), width)
     asked = _comparable(measures, question, seen.now)
-    answers = await _ask(question, asked, source, seen.now, _limits(rollout))
+    limits = (*_limits(rollout), *_coverage(rollout, question, seen.now))
+    answers = await _ask(question, asked, source, seen.now, limits)
+    levels = {name: each for name, each in answers.levels.items() if name != COVERAGE}
     if not asked:
-        return replace(seen, levels=answers.levels)
+        return replace(seen, levels=levels)
+    covered = answers.levels.get(COVERAGE)
     return replace(
         seen,
-        levels=answers.levels,
+        levels=levels,
+        coverage=covered.value if covered and _is_share(covered.value) else None,
         measures=tuple(each if each in asked else replace(each, is_idle=True) for each in measures),
         readings=answers.readings,
         pasts=answers.pasts,
@@ -118,7 +125,11 @@ def _comparable(
         return tuple(each for each in measures if each.where is not Where.COMPARATOR)
     if weight < api.FULL_WEIGHT:
         return ()
-    return tuple(each for each in measures if now < question.start + each.delay_seconds)
+    return tuple(
+        each
+        for each in measures
+        if each.where is not Where.COMPARATOR and now < question.start + each.delay_seconds
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,19 @@ def _limits(rollout: Rollout) -> tuple[_Limit, ...]:
         for each in rollout.spec.analysis.guardrails
         if each.limit is not None
     )
+
+
+def _coverage(rollout: Rollout, question: _Question, now: float) -> tuple[_Limit, ...]:
+    """Asked in a mirror step, as soon as there can be two scrapes in it."""
+    seconds = now - question.start
+    if not question.known.mirror or seconds <= 0:
+        return ()
+    query = coverage_query(rollout.namespace, rollout.name, seconds)
+    return (_Limit(COVERAGE, query, rollout.namespace),)
+
+
+def _is_share(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 async def _ask(

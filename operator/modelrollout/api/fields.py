@@ -51,8 +51,9 @@ GUARDRAIL_NAME = "a guardrail's name is made of lower-case letters, digits and '
 METRIC_NAME = "a metric's name stands alone: matchers, functions and braces do not belong here"
 LABEL_NAME = "a label's name is made of letters, digits and _, and does not begin with a digit"
 CHECK_NAME = "a check's name is made of lower-case letters, digits and '-', and begins and ends with a letter or digit"
-CHECK_PATH = "a path begins with / and has no spaces: the check goes to the candidate's own Service, never to another host"
+CHECK_PATH = "a path begins with / and has no spaces and no #: the check goes to the candidate's own Service, never to another host"
 POINTER = "a JSON Pointer is empty or a list of parts that each begin with /, for example /outputs/0/datatype"
+JSON_TEXT = "a value is written as JSON: 3, true, null, or text in quotes of its own, as in equals: '\"FP32\"'"
 HEADER_NAME = "a header's or cookie's name is made of letters, digits and !#$%&*+.^_|~-"
 HEADER_VALUE = "a header's or cookie's value is made of printable ASCII characters other than spaces, double quotes, commas, semicolons and backslashes"
 DECIMAL = "a decimal number is written in digits and at most one point, for example 2 or 0.005"
@@ -75,6 +76,14 @@ Decimal = Annotated[str, matching(DECIMAL_FORM, 20, DECIMAL)]
 Rate = Annotated[str, matching(r"^0\.[0-9]*[1-9][0-9]*$", 20, RATE)]
 HeaderName = Annotated[str, matching(r"^[A-Za-z0-9!#$%&*+.^_|~-]+$", 100, HEADER_NAME)]
 HeaderValue = Annotated[str, matching(r"^[!#-+\--:<-\[\]-~]+$", 200, HEADER_VALUE)]
+JsonText = Annotated[
+    str,
+    matching(
+        r'^(true|false|null|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|"([^"\\]|\\.)*"|(?s:\[.*\])|(?s:\{.*\}))$',
+        512,
+        JSON_TEXT,
+    ),
+]
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
 
 

@@ -178,6 +178,7 @@ class Preset(StrEnum):
     COMPARATOR_FLIPS = "comparator/flips"
     COMPARATOR_ERRORS = "comparator/errors"
     COMPARATOR_LATENCY = "comparator/latency"
+    COMPARATOR_ACCURACY = "comparator/accuracy"
 
 
 def _sources(guardrail: Guardrail) -> int:
@@ -212,6 +213,11 @@ def _beyond_flips(guardrail: Guardrail) -> int:
         guardrail.direction,
         guardrail.slices,
     )
+
+
+def _are_shares(guardrail: Guardrail) -> bool:
+    given = (guardrail.tolerance, guardrail.margin)
+    return all(each is None or each.numbers()[1] < 1 for each in given)
 
 
 def _cel_number(path: str, default: str) -> str:
@@ -291,6 +297,11 @@ class Guardrail(ApiModel):
             "!has(self.preset) || self.preset != 'comparator/flips' || !((has(self.tolerance) && has(self.tolerance.ratio)) || (has(self.margin) && has(self.margin.ratio)) || has(self.direction) || has(self.slices))",
             "flips are counted beyond the noise floor, where a ratio has no meaning: give tolerance and margin as absolute, and neither direction nor slices",
             lambda it: it.preset is not Preset.COMPARATOR_FLIPS or not _beyond_flips(it),
+        ),
+        Rule(
+            "!has(self.preset) || self.preset != 'comparator/flips' || ((!has(self.tolerance) || !has(self.tolerance.absolute) || self.tolerance.absolute.startsWith('0')) && (!has(self.margin) || !has(self.margin.absolute) || self.margin.absolute.startsWith('0')))",
+            "flips are a share of the requests: tolerance and margin must be below 1, for example absolute: '0.01'",
+            lambda it: it.preset is not Preset.COMPARATOR_FLIPS or _are_shares(it),
         ),
     )
     name: Annotated[str, matching(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", 63, GUARDRAIL_NAME)]

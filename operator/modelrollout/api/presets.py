@@ -36,6 +36,10 @@ PROPORTIONS = {
         total=MetricSelector(metric="envoy_cluster_upstream_rq_xx"),
     ),
     Preset.COMPARATOR_FLIPS: FLIPS,
+    Preset.COMPARATOR_ACCURACY: Proportion(
+        events=MetricSelector(metric="modelrollout_comparator_wrong_total"),
+        total=MetricSelector(metric="modelrollout_comparator_labelled_total"),
+    ),
     Preset.COMPARATOR_ERRORS: Proportion(
         events=MetricSelector(metric="modelrollout_comparator_failures_total"),
         total=MetricSelector(metric="modelrollout_comparator_answers_total"),
@@ -66,9 +70,7 @@ DISTRIBUTIONS = {
 }
 SPLIT_BY_ROUTE = frozenset({Preset.ENVOY_ERRORS, Preset.ENVOY_LATENCY})
 """Measured at the gateway, where the versions differ by backend, not by pod."""
-SPLIT_BY_COMPARATOR = frozenset(
-    {Preset.COMPARATOR_FLIPS, Preset.COMPARATOR_ERRORS, Preset.COMPARATOR_LATENCY}
-)
+SPLIT_BY_COMPARATOR = frozenset(each for each in Preset if each.startswith("comparator/"))
 """Measured by the comparator, where the versions differ by the side that was asked."""
 
 # What a careful SRE would not wake up for, and what must be excluded before more users see it.

@@ -10,6 +10,7 @@ from pydantic import Field
 from modelrollout.api.fields import (
     ApiModel,
     Decimal,
+    JsonText,
     Rate,
     Rule,
     atomic,
@@ -223,7 +224,7 @@ class Forced(ApiModel):
 
     field: FieldName
     """field at the top of the request's JSON object, for example temperature."""
-    value: Annotated[str, Field(min_length=1, max_length=256)]
+    value: JsonText
     """value as JSON text, for example 0 or true."""
 
 

@@ -308,6 +308,8 @@ class ModelRolloutStatus(ApiModel):
     """weight of the candidate."""
     mirror: Annotated[int, Field(ge=0, le=FULL_WEIGHT)] | None = None
     """mirror is the percentage of requests that are copied to the comparator, in a mirror step."""
+    coverage: Annotated[str, Field(max_length=16)] | None = None
+    """coverage is the share of this mirror step's copied requests whose answers were compared."""
     is_revert: bool | None = None
     """isRevert is true while a version comes back that was stable before."""
     checks: Annotated[tuple[CheckStatus, ...], keyed("name", 8)] = ()

@@ -14,9 +14,9 @@ from modelrollout.api.fields import (
     FULL_WEIGHT,
     POINTER,
     ApiModel,
+    JsonText,
     Rule,
     Sentence,
-    Text,
     atomic,
     given,
     keyed,
@@ -108,20 +108,27 @@ class Expectation(ApiModel):
 
     pointer: Annotated[str, matching(r"^(/[^/]*)*$", 200, POINTER)]
     """pointer is a JSON Pointer (RFC 6901), for example /outputs/0/datatype."""
-    equals: Text
+    equals: JsonText
     """equals is the expected value as JSON: 3, true, or "FP32" with its quotes."""
 
 
 class HttpCheck(ApiModel):
     """A request to the candidate's own Service."""
 
-    path: Annotated[str, matching(r"^/[!-~]*$", 512, CHECK_PATH)]
+    rules = (
+        Rule(
+            "!has(self.body) || (has(self.method) && self.method == 'POST')",
+            "a body is sent by method POST: set method: POST, or leave body out",
+            lambda it: it.body is None or it.method is HttpMethod.POST,
+        ),
+    )
+    path: Annotated[str, matching(r"^/[!\"$-~]*$", 512, CHECK_PATH)]
     """path of the request, with its query."""
     method: HttpMethod = HttpMethod.GET
     """method of the request."""
     body: Annotated[str, Field(max_length=8192)] | None = None
     """body of the request, as it is sent. Its content type is application/json."""
-    status: Annotated[int, Field(ge=100, le=599)] = 200
+    status: Annotated[int, Field(ge=200, le=599)] = 200
     """status that the answer must have."""
     json_: Annotated[tuple[Expectation, ...], atomic(16)] = Field(default=(), alias="json")
     """json lists what the answer must hold."""
@@ -223,6 +230,24 @@ class Strategy(ApiModel):
                 it.type is not StrategyType.AB_TEST
                 or it.steps is None
                 or len([each for each in _weights(it.steps) if each < FULL_WEIGHT]) == 1
+            ),
+        ),
+        Rule(
+            "!(has(self.type) && self.type == 'Shadow') || !has(self.steps) || self.steps.exists(s, has(s.mirror))",
+            "a Shadow has at least one mirror step: add {mirror: 100}, or choose type Canary",
+            lambda it: (
+                it.type is not StrategyType.SHADOW
+                or it.steps is None
+                or any(each.mirror is not None for each in it.steps)
+            ),
+        ),
+        Rule(
+            "!(has(self.type) && self.type == 'BlueGreen') || !has(self.steps) || !self.steps.exists(s, has(s.weight) && s.weight < 100)",
+            "a BlueGreen moves all users at once: leave weights below 100 out, or choose type Canary",
+            lambda it: (
+                it.type is not StrategyType.BLUE_GREEN
+                or it.steps is None
+                or all(each == FULL_WEIGHT for each in _weights(it.steps))
             ),
         ),
         Rule(

@@ -217,6 +217,18 @@ def _weighs(spec: ModelRolloutSpec) -> bool:
     return any(each.weight is not None and each.weight < FULL_WEIGHT for each in steps)
 
 
+def _can_stop(spec: ModelRolloutSpec) -> bool:
+    """Something can speak against a candidate that all users get in one move."""
+    strategy = spec.strategy
+    steps = strategy.steps or ()
+    return (
+        bool(strategy.checks)
+        or strategy.on_pass is OnPass.HOLD
+        or any(each.mirror is not None or each.approval is not None for each in steps)
+        or any(each.limit or each.delay_seconds for each in spec.analysis.guardrails)
+    )
+
+
 def _is_judged_without(spec: ModelRolloutSpec, prefix: str) -> bool:
     """Some guardrail that must pass is no preset of this kind."""
     return any(
@@ -270,14 +282,19 @@ class ModelRolloutSpec(ApiModel):
             lambda it: not _weighs(it) or _is_judged_without(it, "comparator/"),
         ),
         Rule(
-            "has(self.shadow) || !self.analysis.guardrails.exists(g, has(g.preset) && g.preset.startsWith('comparator/'))",
-            "the comparator presets need shadow",
+            f"{CEL_MIRRORS} || !self.analysis.guardrails.exists(g, has(g.preset) && g.preset.startsWith('comparator/'))",
+            "the comparator presets are counted in mirror steps, and there is none: add a mirror step, or leave them out",
             lambda it: (
-                it.shadow is not None
+                _mirrors(it)
                 or not any(
                     (each.preset or "").startswith("comparator/") for each in it.analysis.guardrails
                 )
             ),
+        ),
+        Rule(
+            "!has(self.strategy) || !has(self.strategy.type) || self.strategy.type != 'BlueGreen' || (has(self.strategy.checks) && self.strategy.checks.size() > 0) || (has(self.strategy.onPass) && self.strategy.onPass == 'Hold') || (has(self.strategy.steps) && self.strategy.steps.exists(s, has(s.mirror) || has(s.approval))) || self.analysis.guardrails.exists(g, has(g.limit) || has(g.delaySeconds))",
+            "nothing here could stop a bad candidate: after one move there is nothing to compare it with, so give this BlueGreen checks, a mirror or an approval step, or a guardrail with limit or delaySeconds",
+            lambda it: it.strategy.type is not StrategyType.BLUE_GREEN or _can_stop(it),
         ),
         Rule(
             "!has(self.shadow) || self.shadow.intent != 'Change' || !self.analysis.guardrails.exists(g, has(g.preset) && g.preset == 'comparator/flips')",

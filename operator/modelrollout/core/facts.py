@@ -26,6 +26,7 @@ NO_STEP = {
     "step_deadline_time": None,
     "weight": WeightStatus(),
     "mirror": None,
+    "coverage": None,
     "verdict": None,
     "requests": None,
     "no_data_since_time": None,
@@ -124,6 +125,7 @@ def at_step(facts: ModelRolloutStatus, index: int, step: Step) -> ModelRolloutSt
             "step_deadline_time": None,
             "weight": WeightStatus(wanted=step.weight, accepted=accepted),
             "mirror": step.mirror or None,
+            "coverage": None,
             "requests": 0,
             "split": was if is_same else traffic_split.at_new_step(was, facts.weight.wanted),
         }

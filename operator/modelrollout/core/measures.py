@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -70,6 +71,21 @@ def _measure(given: api.Guardrail) -> Measure:
         where=_where(guardrail),
         key=_key(guardrail),
     )
+
+
+def coverage_query(namespace: str, rollout: str, seconds: float) -> str:
+    """
+    PromQL of the share of copied requests whose answers were compared, over the last seconds.
+
+    What was not repeated on purpose (budget, back-pressure, other paths) is not missing. Names of
+    objects have no quotes or backslashes in them.
+    """
+    of = f'{{namespace="{namespace}",rollout="{rollout}"}}[{max(1, math.ceil(seconds))}s]'
+    received, skipped, pairs = (
+        f"sum(increase(modelrollout_comparator_{each}_total{of}))"
+        for each in ("received", "skipped", "pairs")
+    )
+    return f"{pairs} / ({received} - {skipped})"
 
 
 def _where(guardrail: api.Guardrail) -> Where:

@@ -156,3 +156,5 @@ class Observation:
     pasts: Mapping[str, Past] = field(default_factory=dict)
     """What stable did before, for the guardrails whose evidence is about to begin."""
     levels: Mapping[str, Level] = field(default_factory=dict)
+    coverage: float | None = None
+    """In a mirror step: the share of the copied requests whose answers were compared."""
