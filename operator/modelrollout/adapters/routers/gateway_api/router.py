@@ -311,7 +311,7 @@ class GatewayAPIRouter:
         if found.stage is not Stage.IN_FORCE:
             return found
         has_rested = self._clock() - last_written(policy) >= PROPAGATION_SECONDS
-        is_whole = is_within(wanted[1], policy) and has_rested
+        is_whole = _says(policy, wanted[1]) and has_rested
         return Answer(stage=Stage.IN_FORCE if is_whole else Stage.PENDING)
 
     def _acceptance(self, seen: _Seen) -> tuple[bool, str]:
@@ -452,9 +452,12 @@ def _policy_write(seen: _Seen) -> Object | None:
         return probe
     stage = buckets.answer(policy).stage
     if stage is Stage.IN_FORCE:
-        return None if is_within(whole, policy) else whole
-    return None if is_within(probe, policy) or _is_pending(stage, whole, policy) else probe
+        return None if _says(policy, whole) else whole
+    is_pending = stage is Stage.PENDING and _says(policy, whole)
+    return None if is_pending or _says(policy, probe) else probe
 
 
-def _is_pending(stage: Stage, whole: Object, policy: Object) -> bool:
-    return stage is Stage.PENDING and is_within(whole, policy)
+def _says(policy: Object, wanted: Object) -> bool:
+    """The same spec to the letter: a target that names a rule is less than one that names none."""
+    is_same = bool(policy["spec"] == wanted["spec"])
+    return is_same and is_within(wanted["metadata"], policy["metadata"])
