@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -216,6 +218,22 @@ def test_a_record_is_one_line_of_json(rolled_back):
     for each in rolled_back.told:
         assert "\n" not in each.line
         assert json.loads(each.line) == each.body
+
+
+def test_the_trail_is_alone_on_stdout_and_bare():
+    program = (
+        "import kopf, logging; from modelrollout import telemetry;"
+        "kopf.configure(log_format=kopf.LogFormat.JSON); telemetry.write_audit_trail();"
+        "telemetry.AUDIT.info('%s', '{}'); logging.getLogger('modelrollout').warning('a log')"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "{}\n"
+    assert "a log" in done.stderr
+    assert "audit" not in done.stderr
 
 
 def test_times_are_those_of_the_pass(rolled_back):
