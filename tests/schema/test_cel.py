@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from modelrollout.api import crd as generator
+from modelrollout.api import shadow as shadow_types
 from modelrollout.api import v1alpha1
 from modelrollout.api.v1alpha1 import API_VERSION, KIND, ModelRolloutSpec, ModelRolloutStatus
 
@@ -94,12 +95,309 @@ def quantile(**given: Any) -> Manifest:
     }
 
 
+FLIPS = {"name": "flips", "preset": "comparator/flips"}
+COUNTED_BY_PODS = {"name": "wrong", "proportion": WRONG}
+SHADOW: Manifest = {
+    "intent": "Equivalence",
+    "idempotent": True,
+    "paths": ["/v2/models"],
+    "outputs": [{"name": "label", "path": "$.label", "exact": {}}],
+}
+
+
+def shadow(**given: Any) -> Manifest:
+    """A shadow strategy with everything that it needs, but for one change to spec.shadow."""
+    return merged(
+        {"strategy": {"type": "Shadow"}, "shadow": SHADOW} | guardrails(FLIPS), {"shadow": given}
+    )
+
+
+def shadowed(*given: Manifest) -> Manifest:
+    """A list of steps with everything that they need."""
+    return {"shadow": SHADOW} | steps(*given) | guardrails(FLIPS, COUNTED_BY_PODS)
+
+
+def output(**given: Any) -> Manifest:
+    """One output of the comparison; None removes a field."""
+    return shadow(outputs=[merged({"name": "label", "path": "$.label", "exact": {}}, given)])
+
+
+def strategy(**given: Any) -> Manifest:
+    return {"strategy": given}
+
+
+def check(**http: Any) -> Manifest:
+    """A blue/green strategy whose only check is this request."""
+    return strategy(type="BlueGreen", checks=[{"name": "answers", "http": {"path": "/"} | http}])
+
+
+def expectation(**given: Any) -> Manifest:
+    return check(json=[{"pointer": "/ready", "equals": "true"} | given])
+
+
+def sticky(**given: Any) -> Manifest:
+    return {"traffic": {"sticky": given}}
+
+
+def cohort(**given: Any) -> Manifest:
+    return {"traffic": {"cohort": [given]}}
+
+
+def ab_test(*given: Manifest) -> Manifest:
+    return sticky(header="x-user-id") | strategy(type="ABTest", steps=list(given))
+
+
 MANAGED = {"route": None, "gateway": {"name": "public"}}
 UNKNOWN = "the types ignore fields that a newer version may have"
 DECIMAL = "a decimal number is written in digits and at most one point"
 RATE = "a rate is a decimal number above 0 and below 1"
 NAME = "a name is made of lower-case letters, digits, '-' and '.'"
+A_STEP = "a step is exactly one of weight, mirror, approval and pauseSeconds"
+SOMETHING_COMPARED = "steps must hold at least one mirror, or one weight below 100"
+HEADER_NAME = "a header's or cookie's name is made of"
+HEADER_VALUE = "a header's or cookie's value is made of"
+JSON_TEXT = "a value is written as JSON"
 METRIC = "a metric's name stands alone: matchers, functions and braces do not belong here"
+
+MORE = [
+    # --- strategies -------------------------------------------------------------------------
+    Bad(
+        "users mirrored after some are on the candidate",
+        "mirror steps come before the first weight",
+        shadowed({"weight": 5}, {"mirror": 20}, {"weight": 50}),
+    ),
+    Bad(
+        "an A/B test that does not know its users",
+        "an ABTest needs traffic.sticky",
+        strategy(type="ABTest"),
+    ),
+    Bad(
+        "an A/B test whose users change sides",
+        "an ABTest has one weight below 100",
+        ab_test({"weight": 10}, {"weight": 50}),
+    ),
+    Bad(
+        "an A/B test that shows the candidate to nobody",
+        "an ABTest has one weight below 100",
+        ab_test({"mirror": 100}) | {"shadow": SHADOW} | guardrails(FLIPS),
+    ),
+    Bad(
+        "a shadow that mirrors nothing",
+        "a Shadow has at least one mirror step",
+        strategy(type="Shadow", steps=[{"weight": 5}]),
+    ),
+    Bad(
+        "a blue/green in small steps",
+        "a BlueGreen moves all users at once",
+        strategy(type="BlueGreen", onPass="Hold", steps=[{"weight": 5}]),
+    ),
+    Bad(
+        "a blue/green that nothing can stop",
+        "nothing here could stop a bad candidate",
+        strategy(type="BlueGreen"),
+    ),
+    Bad(
+        "a blue/green with an empty list of checks",
+        "nothing here could stop a bad candidate",
+        strategy(type="BlueGreen", checks=[]),
+    ),
+    Bad("an unknown end", 'Unsupported value: "Report"', strategy(onPass="Report")),
+    Bad("an unknown way back", 'Unsupported value: "Never"', strategy(revert="Never")),
+    Bad("a negative warm-up", "warmupSeconds in body should be", strategy(warmupSeconds=-1)),
+    Bad("checks of no time", "checkSeconds in body should be", strategy(checkSeconds=0)),
+    Bad("mirror 0", "steps[0].mirror in body should be greater", shadowed({"mirror": 0})),
+    Bad("mirror 101", "steps[0].mirror in body should be less", shadowed({"mirror": 101})),
+    Bad(
+        "no harm in the only mirror step",
+        "the last step before 100 must have gate Pass",
+        shadowed({"mirror": 100, "gate": "NoHarm"}),
+    ),
+    # --- checks -----------------------------------------------------------------------------
+    Bad(
+        "two checks of one name",
+        "two checks have the same name",
+        strategy(checks=[{"name": "a", "http": {"path": path}} for path in ("/", "/ready")]),
+    ),
+    Bad(
+        "a check in capitals",
+        "a check's name is made of",
+        strategy(checks=[{"name": "A", "http": {"path": "/"}}]),
+    ),
+    Bad("a check of nothing", "http: Required value", strategy(checks=[{"name": "a"}])),
+    Bad(
+        "a check of another host",
+        "the check goes to the candidate's own Service, never to another host",
+        check(path="http://169.254.169.254/latest"),
+    ),
+    Bad("a check with a header in its path", "a path begins with /", check(path="/ HTTP/1.1")),
+    Bad("a check with a fragment", "no spaces and no #", check(path="/ready#top")),
+    Bad("a body that is not sent", "a body is sent by method POST", check(body="{}")),
+    Bad(
+        "a body of a GET",
+        "a body is sent by method POST",
+        check(method="GET", body="{}"),
+    ),
+    Bad("a check that deletes", 'Unsupported value: "DELETE"', check(method="DELETE")),
+    Bad("no status", "http.status in body should be greater than or equal to 200", check(status=0)),
+    Bad(
+        "a check that waits for ever", "timeoutSeconds in body should be", check(timeoutSeconds=31)
+    ),
+    Bad("a pointer with dots", "a JSON Pointer is empty or", expectation(pointer="outputs.0")),
+    Bad("text without quotes of its own", JSON_TEXT, expectation(equals="FP32")),
+    Bad("nothing to expect", JSON_TEXT, expectation(equals="")),
+    Bad("True, as Python has it", JSON_TEXT, expectation(equals="True")),
+    # --- users ------------------------------------------------------------------------------
+    Bad(
+        "users known twice",
+        "a user is known by exactly one of header and cookie",
+        sticky(header="x-user-id", cookie="session"),
+    ),
+    Bad("users known by nothing", "a user is known by exactly one of", sticky()),
+    Bad("a header with a colon", HEADER_NAME, sticky(header="x-user:")),
+    Bad(
+        "a cohort known twice",
+        "a cohort's users are known by exactly one of",
+        cohort(header="x-beta", cookie="beta", value="1"),
+    ),
+    Bad(
+        "a cohort known by nothing", "a cohort's users are known by exactly one", cohort(value="1")
+    ),
+    Bad("a cohort of all who have a cookie", "value: Required value", cohort(cookie="beta")),
+    Bad("a cohort's cookie with a name of two", HEADER_NAME, cohort(cookie="a; b", value="1")),
+    Bad("a cohort's cookie of two", HEADER_VALUE, cohort(cookie="beta", value="1; admin=1")),
+    # --- mirroring --------------------------------------------------------------------------
+    Bad(
+        "a mirror without shadow",
+        "a mirror step needs shadow",
+        steps({"mirror": 20}) | guardrails(COUNTED_BY_PODS),
+    ),
+    Bad(
+        "a mirror that only the gateway would judge",
+        "no guardrail can be judged in a mirror step",
+        steps({"mirror": 20}) | {"shadow": SHADOW},
+    ),
+    Bad(
+        "a weight that only the comparator would judge",
+        "no guardrail can be judged in a weight step",
+        shadowed({"mirror": 20}, {"weight": 5}) | guardrails(FLIPS),
+    ),
+    Bad(
+        "flips where nothing is mirrored",
+        "the comparator presets are counted in mirror steps, and there is none",
+        guardrails(FLIPS, COUNTED_BY_PODS) | {"shadow": SHADOW},
+    ),
+    Bad(
+        "flips of a version that is meant to answer differently",
+        "a version that is meant to answer differently cannot be judged by flips",
+        shadow(intent="Change"),
+    ),
+    Bad(
+        "flips by a ratio",
+        "flips are counted beyond the noise floor, where a ratio has no meaning",
+        shadow() | guardrails(FLIPS | {"margin": {"ratio": "2"}}),
+    ),
+    Bad(
+        "flips by slices",
+        "flips are counted beyond the noise floor",
+        shadow() | guardrails(FLIPS | {"slices": {"label": "country"}}),
+    ),
+    Bad(
+        "more flips than requests",
+        "flips are a share of the requests",
+        shadow() | guardrails(FLIPS | {"margin": {"absolute": "1"}}),
+    ),
+    Bad(
+        "a tolerance of all requests",
+        "flips are a share of the requests",
+        shadow()
+        | guardrails(FLIPS | {"tolerance": {"absolute": "2"}, "margin": {"absolute": "2"}}),
+    ),
+    Bad(
+        "a label that tells what the comparator tells",
+        "the envoy presets tell the versions apart by the route, the comparator's by the call",
+        shadow() | guardrails(FLIPS | {"versionLabel": "version"}),
+    ),
+    Bad("side effects", "say idempotent: true if they have no", shadow(idempotent=False)),
+    Bad("side effects that nobody thought of", "idempotent: Required", shadow(idempotent=None)),
+    Bad("no intent", "shadow.intent: Required value", shadow(intent=None)),
+    Bad("an unknown intent", 'Unsupported value: "Hope"', shadow(intent="Hope")),
+    Bad("no path may be repeated", "shadow.paths in body should have at least 1", shadow(paths=[])),
+    Bad("a path with a query", "a path begins with / and has no query", shadow(paths=["/a?b"])),
+    Bad("a path that climbs", "no query and no .. in it", shadow(paths=["/v2/../admin"])),
+    Bad("a method in lower case", "a method is written in capital", shadow(methods=["post"])),
+    Bad("no method", "shadow.methods in body should have at least 1", shadow(methods=[])),
+    Bad("an unknown format", 'Unsupported value: "XML"', shadow(format="XML")),
+    Bad("JSON without outputs", "format JSON needs outputs, each with", shadow(outputs=None)),
+    Bad("an output somewhere", "format JSON needs outputs, each with", output(path=None)),
+    Bad(
+        "a tensor of plain JSON",
+        "a tensor belongs to format OpenInference",
+        merged(output(path=None, tensor="scores"), {"shadow": {"format": "TFServing"}}),
+    ),
+    Bad(
+        "an output in two places",
+        "give a path or a tensor, not both",
+        merged(output(tensor="scores"), {"shadow": {"format": "OpenInference"}}),
+    ),
+    Bad("a path from nowhere", "a path is a JSONPath from the root", output(path="label")),
+    Bad("an output in capitals", "an output's name is made of", output(name="Label")),
+    Bad(
+        "two outputs of one name",
+        "two outputs have the same name",
+        shadow(outputs=SHADOW["outputs"] * 2),
+    ),
+    Bad(
+        "an output compared in two ways",
+        "give exactly one of exact, numeric, label, probabilities, rank, embedding and text",
+        output(label={}),
+    ),
+    Bad("an output not compared", "give exactly one of exact, numeric,", output(exact=None)),
+    Bad(
+        "a field to ignore that is a path",
+        "a field's name is made of",
+        output(exact={"ignore": ["a.b"]}),
+    ),
+    Bad(
+        "numbers within nothing",
+        "give an absolute, a relative, or both",
+        output(exact=None, numeric={}),
+    ),
+    Bad(
+        "a threshold of an argmax",
+        "a threshold makes a label of one score",
+        output(exact=None, label={"by": "Argmax", "threshold": "0.5"}),
+    ),
+    Bad(
+        "probabilities at two distances",
+        "give exactly one of maxDifference and jensenShannon",
+        output(exact=None, probabilities={"maxDifference": "0.1", "jensenShannon": "0.1"}),
+    ),
+    Bad(
+        "a ranking by two measures",
+        "give exactly one of overlap and rbo",
+        output(exact=None, rank={"overlap": "0.8", "rbo": "0.9"}),
+    ),
+    Bad(
+        "persistence of an overlap",
+        "persistence belongs to rbo",
+        output(exact=None, rank={"overlap": "0.8", "persistence": "0.9"}),
+    ),
+    Bad(
+        "a share above 1",
+        "a share is a decimal number above 0 and at most 1",
+        shadow(noiseFloor={"share": "1.5"}),
+    ),
+    Bad("no coverage", "a share is a decimal number above 0", shadow(minCoverage="0")),
+    Bad(
+        "a header in capitals",
+        "a header's name is written in lower-case letters",
+        shadow(allowHeaders=["Authorization"]),
+    ),
+    Bad("a forced word", JSON_TEXT, shadow(force=[{"field": "model", "value": "small"}])),
+    Bad("no requests at all", "maxRequestsPerSecond in body", shadow(maxRequestsPerSecond=0)),
+    Bad("answers in no time", "shadow.timeoutSeconds in body", shadow(timeoutSeconds=0)),
+    Bad("bodies of nothing", "shadow.maxBodyBytes in body", shadow(maxBodyBytes=0)),
+]
 
 BAD = [
     Bad("weights that fall", "weights must rise", steps({"weight": 20}, {"weight": 5})),
@@ -126,16 +424,29 @@ BAD = [
     ),
     Bad(
         "a weight that is a pause too",
-        "a step is either a weight or a pauseSeconds",
+        A_STEP,
         steps({"weight": 5, "pauseSeconds": 60}, {"weight": 50}),
     ),
+    Bad("a step of nothing", A_STEP, steps({}, {"weight": 5})),
     Bad(
-        "a step of nothing", "a step is either a weight or a pauseSeconds", steps({}, {"weight": 5})
+        "an approval that is a weight too",
+        A_STEP,
+        steps({"weight": 5, "approval": {}}, {"weight": 50}),
+    ),
+    Bad(
+        "users who are on the candidate and mirrored",
+        A_STEP,
+        shadowed({"mirror": 20, "weight": 5}),
     ),
     Bad(
         "a pause with a gate",
-        "minRequests, minSeconds, maxSeconds and gate belong to a weight step",
+        "minRequests, minSeconds, maxSeconds and gate belong to a weight or a mirror step",
         steps({"pauseSeconds": 60, "gate": "Pass"}, {"weight": 5}),
+    ),
+    Bad(
+        "an approval that runs out",
+        "minRequests, minSeconds, maxSeconds and gate belong to a weight or a mirror step",
+        steps({"approval": {}, "maxSeconds": 60}, {"weight": 5}),
     ),
     Bad(
         "a pause of no time",
@@ -172,12 +483,9 @@ BAD = [
         "do not apply at weight 100",
         steps({"weight": 5}, {"weight": 100, "minRequests": 100}),
     ),
-    Bad("100 at once", "steps must hold at least one weight below 100", steps({"weight": 100})),
-    Bad(
-        "pauses alone",
-        "steps must hold at least one weight below 100",
-        steps({"pauseSeconds": 60}),
-    ),
+    Bad("100 at once", SOMETHING_COMPARED, steps({"weight": 100})),
+    Bad("pauses alone", SOMETHING_COMPARED, steps({"pauseSeconds": 60})),
+    Bad("approvals alone", SOMETHING_COMPARED, steps({"approval": {}})),
     Bad("no steps", "strategy.steps in body should have at least 1 items", steps()),
     Bad(
         "more steps than anybody can follow",
@@ -185,7 +493,11 @@ BAD = [
         steps(*({"weight": each} for each in range(1, 32))),
     ),
     Bad("an unknown gate", 'Unsupported value: "Maybe"', steps({"weight": 5, "gate": "Maybe"})),
-    Bad("an unknown strategy", 'supported values: "Canary"', {"strategy": {"type": "BigBang"}}),
+    Bad(
+        "an unknown strategy",
+        'supported values: "Canary", "BlueGreen", "Shadow", "ABTest"',
+        {"strategy": {"type": "BigBang"}},
+    ),
     Bad(
         "a negative bake", "bake.seconds in body should be", {"strategy": {"bake": {"seconds": -1}}}
     ),
@@ -435,6 +747,7 @@ BAD = [
         "noDataTimeoutSeconds in body should be greater than or equal to 1",
         analysis(noDataTimeoutSeconds=0),
     ),
+    *MORE,
     Bad(
         "a misspelt field",
         'unknown field "spec.analysis.guardrail"',
@@ -443,7 +756,74 @@ BAD = [
     ),
 ]
 
+EVERY_CHECK = [
+    {
+        "name": "answers",
+        "http": {
+            "path": "/v2/models/ranker/infer?trace=1",
+            "method": "POST",
+            "body": '{"inputs": []}',
+            "status": 200,
+            "json": [
+                {"pointer": "", "equals": '{"a": [1, "b"]}'},
+                {"pointer": "/outputs/0/datatype", "equals": '"FP32"'},
+                {"pointer": "/a~1b/m~0n", "equals": "-1.5e3"},
+                {"pointer": "/ready", "equals": "true"},
+                {"pointer": "/error", "equals": "null"},
+                {"pointer": "/said", "equals": '"\\"quoted\\" ü"'},
+                {"pointer": "/list", "equals": "[\n  1,\n  2\n]"},
+            ],
+            "timeoutSeconds": 30,
+        },
+    },
+    {"name": "refuses", "http": {"path": "//nothing/../here", "status": 404}},
+]
+EVERY_COMPARISON = [
+    {"name": "all", "path": "$", "exact": {"ignore": ["id", "created_at"]}},
+    {"name": "price", "path": "$.price", "numeric": {"absolute": "0.01", "relative": "0.001"}},
+    {"name": "class", "path": "$.scores", "label": {"by": "Argmax"}},
+    {"name": "is-fraud", "path": "$.score", "label": {"by": "Value", "threshold": "0.5"}},
+    {"name": "chances", "path": "$.p", "probabilities": {"maxDifference": "0.05"}},
+    {"name": "divergence", "path": "$.p", "probabilities": {"jensenShannon": "0.01"}},
+    {
+        "name": "items",
+        "path": "$.items[*].id",
+        "rank": {"depth": 20, "rbo": "0.9", "persistence": "0.95"},
+    },
+    {"name": "top", "path": "$.items[*].id", "rank": {"overlap": "0.8"}},
+]
+EVERY_SHADOW: Manifest = {
+    "intent": "Equivalence",
+    "idempotent": True,
+    "paths": ["/", "/v2/models/"],
+    "methods": ["POST", "GET"],
+    "format": "JSON",
+    "outputs": EVERY_COMPARISON,
+    "noiseFloor": {"share": "1"},
+    "allowHeaders": ["authorization"],
+    "force": [{"field": "temperature", "value": "0"}, {"field": "model", "value": '"small"'}],
+    "maxRequestsPerSecond": 400,
+    "timeoutSeconds": 30,
+    "maxBodyBytes": 2_097_152,
+    "minCoverage": "0.9",
+}
+ANY_SHADOW: Manifest = {
+    "intent": "Change",
+    "idempotent": True,
+    "paths": ["/v1"],
+    "format": "OpenInference",
+    "outputs": [
+        {"name": "vector", "tensor": "embedding", "embedding": {"cosine": "0.99"}},
+        {
+            "name": "words",
+            "tensor": "text",
+            "text": {"compare": "Normalised", "jsonSchema": '{"type": "object"}'},
+        },
+    ],
+}
 EVERY_STEP_FIELD = [
+    {"mirror": 20, "minRequests": 50, "minSeconds": 1, "maxSeconds": 60, "gate": "NoHarm"},
+    {"approval": {"message": "look at the dashboard"}},
     {"pauseSeconds": 60},
     {"weight": 1, "minRequests": 0, "minSeconds": 0, "maxSeconds": 1, "gate": "NoHarm"},
     {"weight": 99, "minRequests": 1000, "minSeconds": 60, "maxSeconds": 60, "gate": "Pass"},
@@ -477,6 +857,7 @@ EVERY_GUARDRAIL = [
     {"name": "memory", "limit": {"query": "max(x)", "max": "1.5", "forSeconds": 0}},
     {"name": "hits", "limit": {"query": "min(x)", "min": "0"}},
     {"name": "equal", "preset": "envoy/latency", "tolerance": {"ratio": "1"}},
+    {"name": "flips", "preset": "comparator/flips", "margin": {"absolute": "0.02"}},
 ]
 MODEL = {"version": "2.0.1", "uri": "models:/ranker/12", "digest": "sha256:12ab"}
 EVERYTHING: Manifest = {
@@ -487,8 +868,22 @@ EVERYTHING: Manifest = {
     },
     "stable": {"deployment": "ranker-v1", "service": "ranker", "model": MODEL},
     "port": 65535,
-    "traffic": {"gatewayAPI": {"route": "ranker", "rule": "infer"}},
-    "strategy": {"type": "Canary", "steps": EVERY_STEP_FIELD, "bake": {"seconds": 0}},
+    "traffic": {
+        "gatewayAPI": {"route": "ranker", "rule": "infer"},
+        "sticky": {"header": "x-user-id"},
+        "cohort": [{"header": "x-beta", "value": "1"}, {"cookie": "beta", "value": "a=b'c"}],
+    },
+    "strategy": {
+        "type": "Canary",
+        "steps": EVERY_STEP_FIELD,
+        "checks": EVERY_CHECK,
+        "checkSeconds": 1,
+        "warmupSeconds": 0,
+        "onPass": "Hold",
+        "revert": "Steps",
+        "bake": {"seconds": 0},
+    },
+    "shadow": EVERY_SHADOW,
     "analysis": {
         "guardrails": EVERY_GUARDRAIL,
         "falseRollbackRate": "0.001",
@@ -523,6 +918,29 @@ GOOD: dict[str, Manifest] = {
     "everything": EVERYTHING,
     "a route that the operator owns": merged(SMALLEST, gateway_api(route=None, **OWNED)),
     "a route for all hostnames": merged(SMALLEST, gateway_api(**MANAGED)),
+    "a blue/green with a check": merged(SMALLEST, check()),
+    "a blue/green that asks": merged(SMALLEST, strategy(type="BlueGreen", onPass="Hold")),
+    "a blue/green with steps": merged(
+        SMALLEST, strategy(type="BlueGreen", steps=[{"approval": {}}, {"weight": 100}])
+    ),
+    "a blue/green with a threshold": merged(
+        SMALLEST, limit() | strategy(type="BlueGreen", steps=[{"pauseSeconds": 60}])
+    ),
+    "a shadow": merged(SMALLEST, shadow()),
+    "a shadow of a new model": merged(
+        SMALLEST, shadow() | {"shadow": ANY_SHADOW} | guardrails(COUNTED_BY_PODS)
+    ),
+    "a shadow, then users": merged(
+        SMALLEST,
+        shadowed() | strategy(type="Shadow", steps=[{"mirror": 100}, {"weight": 5}]),
+    ),
+    "an A/B test": merged(SMALLEST, sticky(cookie="session") | strategy(type="ABTest")),
+    "an A/B test with approval": merged(
+        SMALLEST, ab_test({"weight": 20, "maxSeconds": 2_592_000}, {"approval": {}})
+    ),
+    "two humans one after the other": merged(
+        SMALLEST, steps({"approval": {}}, {"approval": {}}, {"weight": 5})
+    ),
     **dict(documented()),
 }
 
@@ -603,7 +1021,12 @@ def test_the_types_accept_what_the_api_server_accepts(name):
     assert ModelRolloutSpec.model_validate(spec.to_dict()) == spec
 
 
-RULES = {rule.message for each in vars(v1alpha1).values() for rule in getattr(each, "rules", ())}
+RULES = {
+    rule.message
+    for module in (v1alpha1, shadow_types)
+    for each in vars(module).values()
+    for rule in getattr(each, "rules", ())
+}
 
 
 @pytest.mark.parametrize(
@@ -665,6 +1088,25 @@ def test_a_name_that_is_no_label_is_refused(kubectl, crd):  # noqa: ARG001
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize("name", ["r" * 53, "2-ranker", "shop.ranker"])
+def test_a_name_that_the_comparators_service_cannot_have_is_refused(name, kubectl, crd):  # noqa: ARG001
+    body = json.dumps(manifest(name, merged(SMALLEST, shadow())))
+
+    done = kubectl("create", "--dry-run=server", "-f", "-", stdin=body)
+
+    assert "the comparator's Service is called after it" in done.stderr
+
+
+@pytest.mark.cluster
+def test_the_longest_name_with_shadow_is_accepted(kubectl, crd):  # noqa: ARG001
+    body = json.dumps(manifest("r" * 52, merged(SMALLEST, shadow())))
+
+    done = kubectl("create", "--dry-run=server", "-f", "-", stdin=body)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.cluster
 def test_the_crd_is_structural_and_served(crd):
     conditions = {each["type"]: each["status"] for each in crd["status"]["conditions"]}
 
@@ -714,6 +1156,11 @@ STATUS: Manifest = {
     "stepStartTime": TIME,
     "stepDeadlineTime": TIME,
     "weight": {"wanted": 5, "accepted": 1},
+    "mirror": 20,
+    "coverage": "0.93",
+    "isRevert": True,
+    "checks": [{"name": "answers", "passed": False, "message": "status 503, not 200"}],
+    "checkSinceTime": TIME,
     "verdict": "Inconclusive",
     "requests": 2412,
     "noDataSinceTime": TIME,
@@ -747,6 +1194,7 @@ STATUS: Manifest = {
             "deployment": "ranker-2.0.1",
             "revision": "r2",
             "message": "it was as good as stable",
+            "by": "ada@shop.example",
         }
     ],
     "checkpoint": [
@@ -763,6 +1211,7 @@ STATUS: Manifest = {
             "candidate": [2412.5] * 9,
             "windows": 12,
             "dispersion": [1.0, 2.125],
+            "usual": [0.25, 0.0],
             "counted": "Others",
             "placebo": [[0.5, -0.25]] * 16,
             "slices": [
@@ -815,3 +1264,4 @@ def test_the_status_of_that_test_has_every_field():
     assert list(unset(written)) == []
     assert list(unset(written.checkpoint[0])) == []
     assert list(unset(written.guardrails[0])) == []
+    assert list(unset(written.history[0])) == []
