@@ -17,7 +17,7 @@ from modelrollout.api.v1alpha1 import Verdict
 from modelrollout.cli import main
 from modelrollout.cli.judge import HELP, Question, judged, record_of
 from modelrollout.core import analysis, collect
-from modelrollout.core.evidence import Counts, Histogram, Reading, Window
+from modelrollout.core.evidence import Counts, Histogram, Past, Reading, Window
 from modelrollout.stats import histograms
 from modelrollout.stats.counts import Bound, Sample, log_harm, log_mixture, log_safety
 from modelrollout.stats.intervals import difference_bounds, ratio_bounds
@@ -187,11 +187,15 @@ def test_histograms_are_judged_as_the_operator_judges_them(candidate):
     }
     record = record_of(histogram(USUAL, candidate, 40, limits=[0.2]))
     past = Histogram(bounds=(0.1, 0.2, 0.5, 1.0, math.inf), cumulative=tuple(BASELINE))
+    tails = tuple(10_000.0 - BASELINE[past.bounds.index(x)] for x in record.thresholds)
 
     def prepare(measure, checkpoint):
-        chosen = collect.choose(measure, checkpoint, past, NOW)
+        windows = (Counts(n=10_000.0, k=tails),)
+        known = Past(histogram=past, windows=windows)
+        chosen = collect.prepared(measure, checkpoint, known, NOW)
         assert chosen.thresholds == record.thresholds
         assert chosen.gated == record.gated
+        assert chosen.usual == record.usual == tuple(each / 10_000 for each in tails)
         return chosen
 
     counted = [
@@ -215,7 +219,10 @@ def test_a_slower_candidate_fails_and_an_equal_one_passes():
 
 def test_evidence_of_a_histogram_is_that_of_its_thresholds():
     record = record_of(histogram(USUAL, SLOW_TENTH, 3))
-    states = [log_harm(column, QUESTION.tolerance) for column in record.columns]
+    states = [
+        log_harm(column, QUESTION.tolerance, usual=usual)
+        for column, usual in zip(record.columns, record.usual, strict=True)
+    ]
     last = judged(record, QUESTION).looks[-1]
     assert last.harm == pytest.approx(histograms.log_harm(states))
     assert len(record.columns) == len(record.thresholds) > 1
@@ -227,6 +234,7 @@ def test_without_a_baseline_the_first_windows_choose_and_are_not_judged():
     del document["baseline"]
     record = record_of(document)
     assert record.unjudged == 2
+    assert set(record.usual) == {0.0}
     looks = judged(record, QUESTION).looks
     assert [each.window for each in looks] == [3, 4, 5, 6]
 
@@ -256,10 +264,21 @@ def test_with_a_baseline_that_has_the_event_mostly_the_others_are_counted():
     )
     more = Question(tolerance=Bound(1.0, 0.01), margin=Bound(1.0, 0.05), alpha=0.05)
     record = record_of({"windows": right, "baseline": {"n": 1000, "k": 980}})
+    others = record_of({"windows": wrong, "baseline": {"n": 1000, "k": 20}})
     assert record.counts_others
+    assert record.usual == others.usual == (0.02,)
     found = judged(record, fewer).looks[-1].harm
-    assert found == pytest.approx(judged(record_of(wrong), more).looks[-1].harm)
+    assert found == pytest.approx(judged(others, more).looks[-1].harm)
     assert found > judged(record_of(right), fewer).looks[-1].harm
+
+
+def test_a_baseline_says_what_is_usual_and_a_common_event_decides_sooner():
+    windows = [window((950, 285), (50, 25))] * 12
+    plain = judged(record_of(windows), QUESTION).looks[-1].harm
+    record = record_of({"windows": windows, "baseline": {"n": 1000, "k": 300}})
+    assert record.usual == (0.3,)
+    assert judged(record, QUESTION).looks[-1].harm > 1.3 * plain > 0
+    assert record_of({"windows": windows, "baseline": {"n": 100, "k": 30}}).usual == (0.0,)
 
 
 # --- the command ----------------------------------------------------------------------------------

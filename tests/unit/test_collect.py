@@ -205,6 +205,124 @@ def test_bursts_of_one_pod_are_found_in_the_halves_where_the_whole_hides_them():
     assert found.dispersion[0] > 5
 
 
+# --- what is usual ----------------------------------------------------------------------------------
+
+SECONDS = {"metric": "seconds"}
+TAILS = {"name": "latency", "distribution": {"histogram": SECONDS}}
+COMMON_ERRORS = tuple(counted(500.0, k) for k in (150.0, 140.0, 160.0) * 12)
+
+
+def prepared(guardrail, past, **settings):
+    _, (measure,) = given(guardrail, **settings)
+    return measure, collect.prepared(measure, collect.fresh(measure, NOW), past, NOW)
+
+
+def test_what_is_usual_of_stable_is_fixed_before_the_first_bet_and_kept():
+    measure, known = prepared(ERRORS, Past(windows=COMMON_ERRORS))
+    assert known.usual == (0.3,)
+    known = collect.collect(
+        measure, known, reading(window(0, counted(450.0, 9.0), counted(50.0, 1.0)))
+    )
+    assert collect.at_new_step(known, NOW + 5).usual == (0.3,)
+
+
+def test_an_incident_of_stable_is_not_what_is_usual():
+    incident = tuple(counted(500.0, 400.0) for _ in range(12))
+    _, known = prepared(ERRORS, Past(windows=(*COMMON_ERRORS[:12], *incident, *COMMON_ERRORS[:12])))
+    assert known.usual == pytest.approx((0.3,), abs=0.01)
+
+
+def test_without_a_past_of_stable_bets_are_not_centred():
+    _, known = prepared(ERRORS, Past())
+    assert known.usual == (0.0,)
+    _, known = prepared(ERRORS, Past(windows=COMMON_ERRORS[:3]))
+    assert known.usual == (0.3,)
+    _, known = prepared(ERRORS, Past(windows=(counted(150.0, 45.0),)))
+    assert known.usual == (0.0,)
+
+
+def test_only_proportions_have_a_usual_share():
+    restarts = {"name": "restarts", "rate": {"events": {"metric": "restarts_total"}}}
+    for guardrail in (restarts, {"name": "score", "mean": SCORE | {"max": "1000"}}):
+        _, known = prepared(guardrail, Past(windows=COMMON_ERRORS))
+        assert known.usual == (0.0,)
+
+
+def test_each_threshold_has_a_usual_share_and_a_quantile_that_of_its_own():
+    histogram = Histogram(bounds=BOUNDS, cumulative=(684.0, 900.0, 990.0, 999.9, 1000.0))
+    windows = tuple(counted(1000.0, 316.0, 100.0, 10.0, 0.1) for _ in range(20))
+    _, known = prepared(TAILS, Past(histogram=histogram, windows=windows))
+    assert known.thresholds == (0.05, 0.1, 0.2, 0.4)
+    assert known.usual == (0.316, 0.1, 0.01, 0.0001)
+    windows = tuple(counted(1000.0, 100.0, 10.0, 10.0) for _ in range(20))
+    _, known = prepared(P90, Past(histogram=histogram, windows=windows))
+    assert known.usual == (0.1,)
+
+
+def test_where_the_others_are_counted_their_share_is_the_usual_one():
+    past = Past(windows=tuple(counted(500.0, 485.0) for _ in range(20)))
+    _, known = prepared(ERRORS | {"direction": "LowerIsWorse"}, past)
+    assert known.counted is Counted.OTHERS
+    assert known.usual == (0.03,)
+
+
+@pytest.mark.parametrize("direction", ["HigherIsWorse", "LowerIsWorse"])
+def test_a_common_event_is_proved_and_found_out_sooner_where_stable_has_a_past(direction):
+    """30 % of the requests; the verdict is the same."""
+    worse = {"HigherIsWorse": 24.0, "LowerIsWorse": 8.0}[direction]
+    guardrail = ERRORS | {"direction": direction, "tolerance": {"ratio": "1.1"}}
+    for events, field in ((worse, "harm"), (15.0, "safety")):
+        windows = [window(i, counted(450.0, 135.0), counted(50.0, events)) for i in range(6)]
+        plain, _ = judged(*given(guardrail), windows, Past())
+        centred, _ = judged(*given(guardrail), windows, Past(windows=COMMON_ERRORS))
+        found, before = (float(getattr(e.guardrails[0], field)) for e in (centred, plain))
+        assert found > 1.2 * before > 0, (field, found, before)
+
+
+@pytest.mark.parametrize("past", [Past(), Past(windows=COMMON_ERRORS)])
+@pytest.mark.parametrize("slices", [False, True])
+def test_it_does_not_matter_in_how_many_windows_or_passes_the_same_was_read(past, slices):
+    """At a constant ratio of the exposures, as section 2 says, centred or not."""
+    pair = counted(900.0, 280.0), counted(100.0, 44.0)
+    parts = [(1.0,), (0.5, 0.5), (0.1, 0.2, 0.3, 0.4)]
+    guardrail = BY_COUNTRY if slices else ERRORS
+    found = []
+    for part in parts:
+        measure, known = prepared(guardrail, past)
+        windows = [
+            window(
+                i,
+                *(counted(each.n * share, each.k[0] * share) for each in pair),
+                halves=(
+                    counted(450.0 * share, 130.0 * share),
+                    counted(450.0 * share, 150.0 * share),
+                ),
+                slices={"DE": tuple(counted(e.n * share, e.k[0] * share) for e in pair)},
+            )
+            for i, share in enumerate(part)
+        ]
+        at_once = collect.collect(measure, known, reading(*windows))
+        for each in windows:
+            known = collect.collect(measure, known, reading(each))
+        found += [at_once, known]
+    for field in ("harm", "safety", "placebo"):
+        first, *others = (np.array(getattr(each, field)) for each in found)
+        assert all(np.abs(first - each).max() < 1e-5 for each in others)
+    if slices:
+        first, *others = (np.array(each.slices[0].harm) for each in found)
+        assert all(np.abs(first - each).max() < 1e-5 for each in others)
+
+
+def test_a_slice_is_not_centred_on_what_is_usual_of_all():
+    windows = [sliced(0, DE=GOOD, FR=(counted(600.0, 300.0), counted(60.0, 30.0)))]
+    slices = []
+    for past in (Past(), Past(windows=COMMON_ERRORS)):
+        measure, known = prepared(BY_COUNTRY, past)
+        known = known.model_copy(update={"dispersion": (1.0,)})
+        slices.append(collect.collect(measure, known, reading(*windows)).slices)
+    assert slices[0] == slices[1]
+
+
 # --- slices ---------------------------------------------------------------------------------------
 
 

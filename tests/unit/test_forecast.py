@@ -77,6 +77,7 @@ def simulated_seconds(comparison, step, requests_per_second, rate, *, harm):
         _, bound, lower = complemented((), bound, lower_is_worse=lower)
         stable_rate, rate = 1 - stable_rate, 1 - rate
     evidence = log_harm_of if harm else log_safety_of
+    usual = 0.0 if comparison.pods else stable_rate
     needed = -math.log(comparison.alpha if harm else comparison.beta)
     requests = requests_per_second * WINDOW_SECONDS
     state, decided = 0.0, np.full(RUNS, np.inf)
@@ -85,7 +86,7 @@ def simulated_seconds(comparison, step, requests_per_second, rate, *, harm):
         n_b = generator.poisson(requests * (1 - step.weight / 100), RUNS)
         k_c, k_b = generator.binomial(n_c, rate), generator.binomial(n_b, stable_rate)
         table = np.stack([n_b, k_b, n_c, k_c], axis=-1)
-        state = state + evidence(table, bound, lower_is_worse=lower)
+        state = state + evidence(table, bound, lower_is_worse=lower, usual=usual)
         reached = log_mixture_of(state) >= needed
         decided = np.where(reached, np.minimum(decided, end), decided)
         if np.isfinite(decided).mean() > 0.95:
@@ -164,7 +165,7 @@ def test_the_slowest_answers_decide_what_a_distribution_needs(weight):
             n = generator.poisson(needed / looks * share * 100 / weight, RUNS)
             beyond = generator.multinomial(n, cells)[:, ::-1].cumsum(axis=1)[:, -2::-1]
             columns += [np.broadcast_to(n[:, np.newaxis], beyond.shape), beyond]
-        state += log_safety_of(np.stack(columns, axis=-1), slowest.margin)
+        state += log_safety_of(np.stack(columns, axis=-1), slowest.margin, usual=tails)
         passed |= log_mixture_of(state).min(axis=1) >= -math.log(slowest.beta)
     assert passed.mean() == pytest.approx(CHANCE, abs=0.05)
 
@@ -220,7 +221,7 @@ def test_without_events_only_an_absolute_margin_would_do():
 
 def test_a_margin_that_no_candidate_could_break_is_no_remedy():
     comparison = a_comparison(stable_rate=0.3, margin=Bound(1.2))
-    remedy = the_forecast(comparison, a_step(1, min_requests=0), 0.2).remedy
+    remedy = the_forecast(comparison, a_step(1, min_requests=0), 0.1).remedy
     assert remedy.margin is None
     assert remedy.seconds is not None
 
@@ -272,7 +273,8 @@ def test_events_over_time_are_counted_in_pod_seconds_whatever_the_weight_or_the_
     assert small.min_requests == 0
     assert small.remedy.weight is None
     same = the_forecast(a_comparison(margin=Bound(2), stable_rate=0.001, chance=0.5), a_step(20))
-    assert small.needed_requests == pytest.approx(same.needed_requests)
+    # A proportion's bets are centred, which is next to nothing where events are so rare.
+    assert small.needed_requests == pytest.approx(same.needed_requests, rel=5e-3)
 
 
 def test_bursts_need_as_many_times_more_requests():
@@ -403,7 +405,7 @@ def test_what_no_setting_tells_of_is_left_out_with_the_reason():
             1.0,
             (
                 "errors: step 1 (5 %) will see about 180 of the candidate's requests in 3600 s and needs"
-                " about 2,450 to prove its margin; a margin of 7.5 x stable, or a maxSeconds of 50000"
+                " about 2,420 to prove its margin; a margin of 7.4 x stable, or a maxSeconds of 49000"
                 " would do"
             ),
         ),
@@ -413,7 +415,7 @@ def test_what_no_setting_tells_of_is_left_out_with_the_reason():
             100.0,
             (
                 "errors: step 1 (5 %) will see about 18,000 of the candidate's requests in 3600 s and"
-                " needs about 1,160 to prove its margin"
+                " needs about 1,140 to prove its margin"
             ),
         ),
         (
@@ -457,8 +459,8 @@ def test_what_no_setting_tells_of_is_left_out_with_the_reason():
             10.0,
             (
                 "accuracy: step 1 (5 %) will see about 1,500 of the candidate's requests in 3600 s"
-                " without the first 600 s and needs about 2,150 to prove its margin; a margin of stable"
-                " - 2.5 %, a weight of 8 %, or a maxSeconds of 4900 would do"
+                " without the first 600 s and needs about 2,010 to prove its margin; a margin of stable"
+                " - 2.4 %, a weight of 7 %, or a maxSeconds of 4700 would do"
             ),
         ),
         (

@@ -87,7 +87,8 @@ def simulated_quantiles(world, bound, chances, runs=1000, looks=400):
         n_b = generator.poisson(width * (1 - world.weight) / world.weight, runs)
         k_c = generator.binomial(n_c, world.candidate_rate)
         k_b = generator.binomial(n_b, world.stable_rate)
-        state = state + evidence(np.stack([n_b, k_b, n_c, k_c], -1), bound)
+        usual = world.stable_rate if world.is_centred else 0.0
+        state = state + evidence(np.stack([n_b, k_b, n_c, k_c], -1), bound, usual=usual)
         requests += n_c
         reached = log_mixture_of(state) >= math.log(1 / ALPHA)
         decided = np.where(reached, np.minimum(decided, requests), decided)
@@ -99,6 +100,24 @@ def test_needed_requests_are_those_of_simulated_rollouts(world, bound):
     chances = (0.5, 0.8, 0.95)
     found = [needed_requests(world, bound, ALPHA, chance=c) for c in chances]
     assert np.allclose(found, simulated_quantiles(world, bound, chances), rtol=0.2)
+
+
+CENTRED = [
+    (replace(outlook(stable, candidate, weight), is_centred=True), bound)
+    for stable, candidate, weight, bound in (
+        (0.1, 0.15, 0.05, Bound(1.0)),
+        (0.3, 0.36, 0.2, Bound(1.0)),
+        (0.5, 0.55, 0.05, Bound(1.0)),
+        (0.28, 0.33, 0.05, Bound(1.0)),
+    )
+]
+
+
+@pytest.mark.parametrize(("world", "bound"), CENTRED)
+def test_centred_bets_on_common_events_need_what_is_planned_and_less_than_others(world, bound):
+    found = [needed_requests(world, bound, ALPHA, chance=c) for c in (0.5, 0.8, 0.95)]
+    assert np.allclose(found, simulated_quantiles(world, bound, (0.5, 0.8, 0.95)), rtol=0.2)
+    assert found[0] < 0.9 * needed_requests(replace(world, is_centred=False), bound, ALPHA)
 
 
 @pytest.mark.parametrize(("world", "bound"), WORLDS)

@@ -43,8 +43,8 @@ or the cumulative counts of a histogram, one for each upper bound:
                 "candidate": {"counts": [44, 48, 50]}}, ...]}
 
 Beside "windows" there may be a "baseline": stable's n and k, or counts, from before the first
-window. What has to be fixed before a bet is fixed by it: the thresholds of a histogram, and which
-outcome is the rare one that is counted. A histogram without a baseline uses its first windows,
+window. What has to be fixed before a bet is fixed by it: the thresholds of a histogram, which
+outcome is the rare one that is counted, and how often it usually comes. A histogram without a baseline uses its first windows,
 up to 200 requests of stable, and judges the rest. "limits" are bounds that are compared in any
 case (an SLO). Other fields are ignored. Windows are numbered from 1.
 
@@ -82,6 +82,8 @@ class Record:
     """Those of them that must be proved safe."""
     counts_others: bool = False
     """Whether the requests without the event are counted, because it is the common outcome."""
+    usual: tuple[float, ...] = ()
+    """Of each column: stable's usual share of what is counted; 0 where it is not known."""
     unjudged: int = 0
     """How many windows came before these: the thresholds were chosen from them."""
     requests: tuple[float, float]
@@ -198,11 +200,11 @@ def _states(
 ) -> Iterator[tuple[list[float], ...]]:
     """After each window the running state of each column."""
     grown = []
-    for column in record.columns:
+    for column, usual in zip(record.columns, record.usual, strict=True):
         samples, held, lower = column, bound, question.lower_is_worse
         if record.counts_others:
             samples, held, lower = counts.complemented(column, bound, lower_is_worse=lower)
-        logs = evidence(counts.table_of(samples), held, lower_is_worse=lower)
+        logs = evidence(counts.table_of(samples), held, lower_is_worse=lower, usual=usual)
         grown.append((logs.cumsum(axis=0) / question.dispersion).tolist())
     return zip(*grown, strict=True)
 
@@ -309,9 +311,11 @@ def _plain(given: Mapping[str, Any]) -> Record:
     pairs = [[_counted(*each) for each in _versions(w)] for w in enumerate(given["windows"], 1)]
     samples = tuple(Sample(*stable, *candidate) for stable, candidate in pairs)
     n, k = _counted("baseline", given["baseline"]) if "baseline" in given else (0.0, 0.0)
+    is_common = k > COMMON * n
     return Record(
         columns=(samples,),
-        counts_others=k > COMMON * n,
+        counts_others=is_common,
+        usual=(counts.usual_share([(n, n - k if is_common else k)]),),
         requests=(sum(s.stable_n for s in samples), sum(s.candidate_n for s in samples)),
     )
 
@@ -382,6 +386,7 @@ def _tails(given: Mapping[str, Any]) -> Record:
         ),
         thresholds=thresholds,
         gated=gated,
+        usual=tuple(_usual(given, chosen_from, bounds.index(x)) for x in thresholds),
         unjudged=unjudged,
         requests=requests,
     )
@@ -405,6 +410,12 @@ def _chosen_from(
         if total[-1] >= ENOUGH_TO_CHOOSE:
             return total, used
     return None, len(stable)
+
+
+def _usual(given: Mapping[str, Any], chosen_from: Sequence[float], index: int) -> float:
+    """As the operator, which has no past of stable either where it chooses from the windows."""
+    total = chosen_from[-1]
+    return counts.usual_share([(total, total - chosen_from[index])]) if "baseline" in given else 0.0
 
 
 def _list(given: Mapping[str, Any], name: str) -> list[Any]:

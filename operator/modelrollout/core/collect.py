@@ -265,7 +265,11 @@ def _grown(
 
 
 def _bets(
-    measure: Measure, checkpoint: GuardrailCheckpoint, pairs: Sequence[Pair], *, is_harm: bool
+    measure: Measure,
+    checkpoint: GuardrailCheckpoint,
+    pairs: Sequence[Pair],
+    *,
+    is_harm: bool,
 ) -> Rows:
     """What the pairs add, per column."""
     bound = _bound(measure, is_harm=is_harm)
@@ -287,11 +291,16 @@ def _bets(
     points = counts.HARM_POINTS if is_harm else counts.SAFETY_POINTS
     if not table:
         return ((0.0,) * points,) * len(columns)
+    usual = checkpoint.usual or 0.0
     if is_harm:
-        logs = counts.log_harm_of(table, bound, lower_is_worse=lower_is_worse)
+        logs = counts.log_harm_of(table, bound, lower_is_worse=lower_is_worse, usual=usual)
     else:
         logs = counts.log_safety_of(
-            table, bound, lower_is_worse=lower_is_worse, tuned_for=checkpoint.thinning
+            table,
+            bound,
+            lower_is_worse=lower_is_worse,
+            tuned_for=checkpoint.thinning,
+            usual=usual,
         )
     bursts = checkpoint.dispersion or (1.0,) * len(columns)
     return tuple(
@@ -433,6 +442,8 @@ def _slice(
 ) -> SliceCheckpoint:
     if not pairs:
         return known
+    # What is usual for all requests need not be so for these.
+    checkpoint = checkpoint.model_copy(update={"usual": ()})
     return known.model_copy(
         update={
             "harm": _grown(measure, checkpoint, known.harm, pairs),

@@ -270,6 +270,7 @@ class _Trial:
             weight=share,
             dispersion=self.comparison.dispersion,
             counts_others=self.comparison.counts_others,
+            is_centred=pods is None,
         )
 
     @property

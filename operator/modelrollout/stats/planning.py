@@ -40,8 +40,10 @@ class Outlook:
 
     `dispersion` is the factor by which events come in bursts and evidence is tempered.
     `counts_others` is whether the requests without the event are counted, because it is the common
-    outcome (`counts.complemented`); rates and bounds stay those of the event. Raises ValueError for
-    a rate outside [0, 1], a weight outside (0, 1) and a dispersion below 1.
+    outcome (`counts.complemented`); rates and bounds stay those of the event. `is_centred` is
+    whether bets are centred on stable's rate, as its usual share (`counts.log_harm`): where there
+    is a past of stable to know it from. Raises ValueError for a rate outside [0, 1], a weight
+    outside (0, 1) and a dispersion below 1.
     """
 
     stable_rate: float
@@ -49,6 +51,7 @@ class Outlook:
     weight: float
     dispersion: float = 1.0
     counts_others: bool = False
+    is_centred: bool = False
 
     def __post_init__(self) -> None:
         if not (0 <= self.stable_rate <= 1 and 0 <= self.candidate_rate <= 1):
@@ -234,7 +237,9 @@ def _growth(outlook: Outlook, bound: Bound, *, lower_is_worse: bool) -> tuple[Ar
     evidence = log_harm_of if is_harm else log_safety_of
     n_b = (1 - outlook.weight) / outlook.weight
     counts = [[n_b, 0, 1, 0], [n_b, 1, 1, 0], [n_b, 0, 1, 1]]
-    idle, stable_event, candidate_event = evidence(counts, bound, lower_is_worse=lower_is_worse)
+    idle, stable_event, candidate_event = evidence(
+        counts, bound, lower_is_worse=lower_is_worse, usual=p_b if outlook.is_centred else 0.0
+    )
     b, c = stable_event - idle, candidate_event - idle
     drift = idle + n_b * p_b * b + p_c * c
     variance = n_b * p_b * (1 - p_b) * b**2 + p_c * (1 - p_c) * c**2
