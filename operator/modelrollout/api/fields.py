@@ -96,7 +96,7 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
-class ApiModel(BaseModel):
+class PlainModel(BaseModel):
     """A piece of the API. Unknown fields are ignored: an older operator reads newer objects."""
 
     model_config = ConfigDict(
@@ -106,6 +106,15 @@ class ApiModel(BaseModel):
         populate_by_name=True,
         use_attribute_docstrings=True,
     )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, without what is unset."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class ApiModel(PlainModel):
+    """A piece that people write, with rules between its fields."""
+
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     @model_validator(mode="after")
@@ -114,10 +123,6 @@ class ApiModel(BaseModel):
             if not rule.holds(self):
                 raise ValueError(rule.message)
         return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form, without what is unset."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def sentence_of(invalid: ValidationError) -> str:

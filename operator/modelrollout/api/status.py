@@ -9,8 +9,8 @@ from pydantic import Field
 
 from modelrollout.api.fields import (
     FULL_WEIGHT,
-    ApiModel,
     Name,
+    PlainModel,
     Sentence,
     ServiceName,
     Text,
@@ -43,7 +43,7 @@ class Verdict(StrEnum):
     NO_DATA = "NoData"
 
 
-class VersionStatus(ApiModel):
+class VersionStatus(PlainModel):
     """One version as the operator knows it."""
 
     deployment: Name
@@ -56,7 +56,7 @@ class VersionStatus(ApiModel):
     """modelVersion as given in the spec."""
 
 
-class WeightStatus(ApiModel):
+class WeightStatus(PlainModel):
     """The candidate's percentage of requests."""
 
     wanted: Annotated[int, Field(ge=0, le=FULL_WEIGHT)] = 0
@@ -65,7 +65,7 @@ class WeightStatus(ApiModel):
     """accepted is the weight that the gateway last confirmed."""
 
 
-class Estimate(ApiModel):
+class Estimate(PlainModel):
     """One version's figures over the present step, for people."""
 
     requests: Annotated[int, Field(ge=0)] = 0
@@ -74,7 +74,7 @@ class Estimate(ApiModel):
     """value is the rate of events among them."""
 
 
-class SliceStatus(ApiModel):
+class SliceStatus(PlainModel):
     """What is known of one slice of a guardrail."""
 
     name: Text
@@ -87,7 +87,7 @@ class SliceStatus(ApiModel):
     """candidate version's figures in this step."""
 
 
-class GuardrailStatus(ApiModel):
+class GuardrailStatus(PlainModel):
     """What is known of one guardrail."""
 
     name: Text
@@ -113,7 +113,7 @@ class GuardrailStatus(ApiModel):
     """slices one by one, the worst first."""
 
 
-class Rejection(ApiModel):
+class Rejection(PlainModel):
     """A candidate that lost. It is not tried again until it changes or a retry is asked for."""
 
     deployment: Name
@@ -130,7 +130,7 @@ class Rejection(ApiModel):
     """time of the decision."""
 
 
-class PauseStatus(ApiModel):
+class PauseStatus(PlainModel):
     """Why the rollout waits for a human."""
 
     cause: Text
@@ -141,7 +141,7 @@ class PauseStatus(ApiModel):
     """time when it was paused."""
 
 
-class CheckStatus(ApiModel):
+class CheckStatus(PlainModel):
     """How a check of this candidate went last."""
 
     name: Text
@@ -152,7 +152,18 @@ class CheckStatus(ApiModel):
     """message says what was wrong with the answer. It never quotes the answer's body."""
 
 
-class HistoryEntry(ApiModel):
+class IdleStatus(PlainModel):
+    """A version that gets no requests any more and is being scaled down."""
+
+    deployment: Name
+    """deployment that is scaled down."""
+    replicas: Annotated[int, Field(ge=0)] | None = None
+    """replicas that it had as stable; absent for a candidate that was given up."""
+    since_time: Time | None = None
+    """sinceTime is when the gateway had accepted the route without it; absent until then."""
+
+
+class HistoryEntry(PlainModel):
     """Something that was decided."""
 
     time: Time
@@ -179,7 +190,7 @@ class Counted(StrEnum):
     OTHERS = "Others"
 
 
-class SliceCheckpoint(ApiModel):
+class SliceCheckpoint(PlainModel):
     """The evidence of one slice."""
 
     name: Text
@@ -192,7 +203,7 @@ class SliceCheckpoint(ApiModel):
     """candidate version's exposure and events in this step."""
 
 
-class GuardrailCheckpoint(ApiModel):
+class GuardrailCheckpoint(PlainModel):
     """The evidence of one guardrail, as compact as it can be resumed from."""
 
     name: Text
@@ -234,7 +245,7 @@ class GuardrailCheckpoint(ApiModel):
     """beyondSince is since when a limit has been exceeded, in Unix seconds."""
 
 
-class SplitStatus(ApiModel):
+class SplitStatus(PlainModel):
     """Whether requests reach the versions in the shares that were asked for."""
 
     stable: Annotated[int, Field(ge=0)] = 0
@@ -255,7 +266,7 @@ class ConditionStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Condition(ApiModel):
+class Condition(PlainModel):
     """A metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
@@ -272,7 +283,7 @@ class Condition(ApiModel):
     """message for people."""
 
 
-class ModelRolloutStatus(ApiModel):
+class ModelRolloutStatus(PlainModel):
     """What the operator knows and intends. Facts first; phase and reason are for people."""
 
     observed_generation: Annotated[int, Field(ge=0)] = 0
@@ -310,6 +321,13 @@ class ModelRolloutStatus(ApiModel):
     """mirror is the percentage of requests that are copied to the comparator, in a mirror step."""
     coverage: Annotated[str, Field(max_length=16)] | None = None
     """coverage is the share of this mirror step's copied requests whose answers were compared."""
+    replicas: Annotated[int, Field(ge=0)] | None = None
+    """replicas is, where spec.scaling is given, how many pods stable was meant to have when the trial began: as many as the candidate needs for all requests."""
+    idle: Annotated[
+        tuple[IdleStatus, ...],
+        keyed("deployment", 20),
+    ] = ()
+    """idle are the versions without requests that are being scaled down, as spec.scaling says."""
     is_revert: bool | None = None
     """isRevert is true while a version comes back that was stable before."""
     checks: Annotated[tuple[CheckStatus, ...], keyed("name", 8)] = ()

@@ -31,7 +31,7 @@ from modelrollout.core.doubts import doubts
 from modelrollout.core.evidence import Measure
 from modelrollout.core.forecast import Pods
 from modelrollout.core.observation import CheckResult, Observation, Rollout, Workload
-from modelrollout.core.plan import Note, Plan, Severity, traffic_of
+from modelrollout.core.plan import Note, Plan, Severity, Traffic, traffic_of
 from modelrollout.core.status import Outcome
 from modelrollout.core.steps import Step, StepKind, step_of, steps_of
 
@@ -64,6 +64,8 @@ class _Pass:
     spec: api.ModelRolloutSpec
     seen: Observation
     steps: tuple[Step, ...]
+    intended: Traffic | None
+    """What the last pass wanted, and the route was held against."""
     facts: ModelRolloutStatus
     notes: tuple[Note, ...] = ()
 
@@ -113,10 +115,12 @@ class _Pass:
     @cached_property
     def is_settled(self) -> bool:
         """The traffic that the facts intend is in force."""
-        name = self.rollout.name
-        intended = traffic_of(self.rollout.status, self.spec, name)
-        is_same = intended == traffic_of(self.facts, self.spec, name)
-        return self.seen.route.is_settled and is_same
+        return self.seen.route.is_settled and self.traffic == self.intended
+
+    @cached_property
+    def traffic(self) -> Traffic | None:
+        """What the facts intend."""
+        return traffic_of(self.facts, self.spec, self.rollout.name)
 
     @property
     def is_rejected(self) -> bool:
@@ -134,6 +138,8 @@ class _Pass:
         )
 
     def with_facts(self, new: ModelRolloutStatus, *notes: Note) -> _Pass:
+        if new is self.facts and not notes:
+            return self
         return replace(self, facts=new, notes=(*self.notes, *notes))
 
 
@@ -148,6 +154,7 @@ def decide(rollout: Rollout, seen: Observation) -> Plan:
         spec=rollout.spec,
         seen=seen,
         steps=steps_of(rollout.spec.strategy, is_revert=bool(rollout.status.is_revert)),
+        intended=traffic_of(rollout.status, rollout.spec, rollout.name),
         facts=facts.with_first_stable(rollout.status, rollout.spec),
     )
     return _wanted(_stable_seen(_route_seen(_obey(here))))
@@ -220,7 +227,9 @@ def _route_seen(here: _Pass) -> _Pass:
         accepted: int | None = weight.wanted
     else:
         accepted = None if not here.seen.route.in_sync else weight.accepted
-    new = here.facts.model_copy(update={"weight": weight.model_copy(update={"accepted": accepted})})
+    new = here.facts
+    if accepted != weight.accepted:
+        new = new.model_copy(update={"weight": weight.model_copy(update={"accepted": accepted})})
     was_in_force = here.rollout.status.weight.accepted == here.rollout.status.weight.wanted
     if here.seen.route.problem or here.seen.route.in_sync or not was_in_force:
         return here.with_facts(new)
@@ -820,7 +829,7 @@ def _next_look(here: _Pass, at_most: float | None) -> float:
 
 
 def _plan(here: _Pass, outcome: Outcome, *, look_again: float | None) -> Plan:
-    traffic = traffic_of(here.facts, here.spec, here.rollout.name)
+    traffic = here.traffic
     is_away = traffic is not None and not traffic.is_rest
     stable = here.seen.stable
     has_stable = stable is not None and stable.endpoints > 0

@@ -31,13 +31,13 @@ NO_STEP = {
     "requests": None,
     "no_data_since_time": None,
     "pause": None,
+    "replicas": None,
 }
 
 
 def as_time(seconds: float) -> str:
     """Unix seconds as RFC 3339 with milliseconds."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def as_seconds(time: str) -> float:

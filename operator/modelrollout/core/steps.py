@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from modelrollout.api import v1alpha1
 
@@ -51,11 +52,17 @@ class Step:
         return self.gate is not None
 
     @property
+    def share(self) -> int:
+        """The percentage of requests that the candidate answers, for users or for the comparator."""
+        return max(self.weight, self.mirror)
+
+    @property
     def share_text(self) -> str:
         """The share of requests that the candidate gets, in words."""
         return f"a mirror of {self.mirror} %" if self.mirror else f"{self.weight} %"
 
 
+@lru_cache(maxsize=1024)
 def steps_of(strategy: v1alpha1.Strategy, *, is_revert: bool = False) -> tuple[Step, ...]:
     """The steps, the last weight 100 and the bake included. A revert has no others."""
     given = DEFAULT_STEPS[strategy.type] if strategy.steps is None else strategy.steps
