@@ -535,7 +535,7 @@ def test_it_ends_in_time_while_a_version_hangs(versions, tmp_path):
             {"shadow": {"outputs": [{"name": "a", "path": "$.a[", "exact": {}}]}},
             "shadow.outputs.a: path $.a[ is not a JSONPath",
         ),
-        ({"shadow": {"force": [{"field": "mode", "value": "x"}]}}, "write a text in quotes"),
+        ({"shadow": {"force": [{"field": "mode", "value": "[x]"}]}}, "write a text in quotes"),
         ({"port": 0}, "port"),
         ({"unknown": 1}, "unknown"),
     ],

@@ -114,11 +114,20 @@ def test_what_is_not_json_is_malformed(raw):
         read(a_judge({"path": "$", "numeric": {"absolute": "1"}}), raw)
 
 
-def test_an_answer_that_nests_deeper_than_python_is_malformed():
-    deep = b'{"value": ' + b"[" * 900 + b"]" * 900 + b"}"
+DEEP = b'{"value": ' + b"[" * 700 + b"]" * 700 + b"}"
 
+
+def test_an_answer_that_nests_deeper_than_python_is_malformed():
     with pytest.raises(Malformed):
-        read(a_value(exact={"ignore": ["x"]}), deep)
+        read(a_value(exact={"ignore": ["x"]}), DEEP)
+
+
+def test_answers_that_nest_too_deeply_to_be_compared_are_a_failure():
+    judge = a_value(exact={})
+    value = read(judge, DEEP)
+
+    with pytest.raises(Misshapen):
+        judge.compare(value, read(judge, DEEP))
 
 
 # --- label ---

@@ -35,8 +35,10 @@ def test_cosine_of_zero_vectors():
     assert cosine([0, 0], [0, 1]) == 0
 
 
-def test_cosine_minds_no_large_numbers():
-    assert cosine([1e200, 1e200], [1e200, 1e200]) == pytest.approx(1)
+@pytest.mark.parametrize("size", [1.7e308, 1e200, 1e-200, 5e-324])
+def test_cosine_minds_neither_large_nor_small_numbers(size):
+    assert cosine([size, size], [size, size]) == pytest.approx(1)
+    assert cosine([size, 0], [size, size]) == pytest.approx(math.sqrt(0.5))
 
 
 def test_overlap_is_a_share_of_the_depth_and_of_shorter_lists():

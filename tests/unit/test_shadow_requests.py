@@ -127,8 +127,10 @@ def test_what_is_no_json_object_cannot_be_forced_and_is_passed_on(body):
 
 
 def test_a_forced_value_must_be_json():
-    with pytest.raises(ValueError, match=r"force\.mode: fast is not JSON: write a text in quotes"):
-        a_selection(force=[{"field": "mode", "value": "fast"}])
+    with pytest.raises(
+        ValueError, match=r"force\.mode: \[fast\] is not JSON: write a text in quotes"
+    ):
+        a_selection(force=[{"field": "mode", "value": "[fast]"}])
 
 
 @pytest.mark.parametrize(

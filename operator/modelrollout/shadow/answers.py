@@ -68,10 +68,13 @@ class Judge:
 
     def compare(self, stable: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Outcome, ...]:
         """Two answers that were read, output by output; raises Misshapen."""
-        return tuple(
-            output.comparison.compare(one, two)
-            for output, one, two in zip(self.outputs, stable, other, strict=True)
-        )
+        try:
+            return tuple(
+                output.comparison.compare(one, two)
+                for output, one, two in zip(self.outputs, stable, other, strict=True)
+            )
+        except RecursionError as error:
+            raise Misshapen("it is nested too deeply") from error
 
     def label_of(self, answer: tuple[Any, ...]) -> tuple[str, ...] | None:
         """What the first label output says, to be held against the truth when it is known."""

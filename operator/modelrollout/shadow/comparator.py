@@ -8,8 +8,10 @@ Every request that arrives ends in exactly one of three counters: skipped (on pu
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
+import traceback
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +26,8 @@ from modelrollout.shadow.metrics import FAILURES, REQUEST, VERSIONS, Loss, Metri
 from modelrollout.shadow.requests import Request, Selection, places_of, selection_of
 from modelrollout.shadow.settings import Settings
 from modelrollout.shadow.throttle import Hold, Memory, Throttle
+
+LOG = logging.getLogger(__name__)
 
 MOST_IN_FLIGHT: Final = 256
 """Requests that are being repeated; there is no queue behind them."""
@@ -125,6 +129,12 @@ class Comparator:
                 return
             is_repeated = places.repetition < float(self._shadow.noise_floor.share)
             await self._pair(request, [*VERSIONS, Side.REPEAT][: 2 + is_repeated], hold)
+        except asyncio.CancelledError:
+            self.metrics.unpaired[REQUEST, Loss.CANCELLED].inc()
+            raise
+        except Exception as error:  # noqa: BLE001  # one bad request must not be lost in silence
+            self.metrics.unpaired[REQUEST, Loss.INTERNAL].inc()
+            LOG.error("a request could not be compared: %s", _place_of(error))  # noqa: TRY400  # its message may quote a user
         finally:
             hold.give_back()
 
@@ -142,9 +152,6 @@ class Comparator:
             # All at the same time, and none always first: batches and caches would favour it.
             random.shuffle(sides)
             answers = await asyncio.gather(*(self._ask(each, request, hold) for each in sides))
-        except asyncio.CancelledError:
-            self.metrics.unpaired[REQUEST, Loss.CANCELLED].inc()
-            raise
         finally:
             self._in_flight -= 1
         self._count(request, dict(zip(sides, answers, strict=True)))
@@ -259,6 +266,11 @@ class Comparator:
         if truth.candidate and not truth.stable:
             self.metrics.positive_flips.inc()
         return True
+
+
+def _place_of(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {', '.join(f'{x.name}:{x.lineno}' for x in frames)}"
 
 
 def _is_refused(stable: Answer | NoAnswer, candidate: Answer | NoAnswer) -> bool:

@@ -22,11 +22,13 @@ def jensen_shannon(one: Sequence[float], other: Sequence[float]) -> float:
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """The cosine of the angle between two vectors; of two zero vectors it is 1, of one it is 0."""
-    length, other_length = math.hypot(*one), math.hypot(*other)
-    if not (length and other_length):
-        return 1.0 if length == other_length else 0.0
-    products = (x / length * (y / other_length) for x, y in zip(one, other, strict=True))
-    return min(max(math.fsum(products), -1.0), 1.0)
+    largest, other_largest = (max(map(abs, each)) for each in (one, other))
+    if not (largest and other_largest):
+        return 1.0 if largest == other_largest else 0.0
+    # Divided first: the square of a large number is infinite, that of a small one is 0.
+    one, other = [x / largest for x in one], [y / other_largest for y in other]
+    product = math.fsum(x * y for x, y in zip(one, other, strict=True))
+    return min(max(product / math.hypot(*one) / math.hypot(*other), -1.0), 1.0)
 
 
 def overlap(one: Sequence[Hashable], other: Sequence[Hashable], depth: int) -> float:

@@ -59,9 +59,11 @@ class Loss(StrEnum):
     """There was no room for its body, as others were held."""
     CANCELLED = "cancelled"
     """The process, or the gateway, ended before its time."""
+    INTERNAL = "internal"
+    """A mistake of the comparator itself, told in its log."""
 
 
-OURS: Final = (Loss.REFUSED, Loss.TOO_LARGE, Loss.MEMORY, Loss.CANCELLED)
+OURS: Final = (Loss.REFUSED, Loss.TOO_LARGE, Loss.MEMORY, Loss.CANCELLED, Loss.INTERNAL)
 """What no version is to blame for."""
 FAILURES: Final = tuple(each for each in Loss if each not in OURS)
 REQUEST: Final = "request"
