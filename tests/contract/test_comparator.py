@@ -313,7 +313,7 @@ def test_a_stable_that_fails_leaves_no_pair_either(comparator):
 def test_a_request_that_both_refuse_is_nobodys_failure(comparator):
     grown = comparator.grown_by({"stable": {"status": 422}, "candidate": {"status": 422}})
 
-    assert grown['unpaired_total{leg="request",reason="refused"}'] == 1
+    assert grown['skipped_total{reason="refused"}'] == 1
     assert total(grown, "failures") == 0
 
 
@@ -429,7 +429,8 @@ def test_whatever_happens_a_request_is_counted_once(comparator):
     assert grown["received_total"] == 150
     assert grown["pairs_total"] >= 1
     assert total(grown, "paired") <= 2 * grown["pairs_total"]
-    assert grown['answers_total{side="stable"}'] == 150 - total(grown, "skipped")
+    asked = 150 - total(grown, "skipped") + grown['skipped_total{reason="refused"}']
+    assert grown['answers_total{side="stable"}'] == asked
     for side in ("stable", "candidate", "repeat"):
         failed = sum(
             n for each, n in grown.items() if each.startswith("failures") and f'"{side}"' in each

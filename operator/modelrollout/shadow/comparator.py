@@ -1,8 +1,8 @@
 """
 One mirrored request after the other: ask both versions, compare, count.
 
-Every request that arrives ends in exactly one of three counters: skipped (on purpose), unpaired
-(something was lost) or pairs.
+Every request that arrives ends in exactly one of three counters: skipped (left out on purpose, or
+refused by both versions), unpaired (something was lost) or pairs.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Comparator:
 
     def _count(self, request: Request, answers: Mapping[Side, Answer | NoAnswer]) -> None:
         if _is_refused(answers[Side.STABLE], answers[Side.CANDIDATE]):
-            self.metrics.unpaired[REQUEST, Loss.REFUSED].inc()
+            self._skip(Skip.REFUSED)
             return
         values = {side: self._values(answer) for side, answer in answers.items()}
         outcomes: dict[Side, tuple[Outcome, ...] | Loss | None] = {

@@ -34,12 +34,14 @@ VERSIONS: Final = (Side.STABLE, Side.CANDIDATE)
 
 
 class Skip(StrEnum):
-    """Why a request is not repeated, on purpose."""
+    """Why a request is not compared, with nothing lost by it."""
 
     METHOD = "method"
     PATH = "path"
     BUDGET = "budget"
     BACKPRESSURE = "backpressure"
+    REFUSED = "refused"
+    """Both versions refused it with the same status: it is the request that was wrong."""
 
 
 class Loss(StrEnum):
@@ -52,8 +54,6 @@ class Loss(StrEnum):
     STATUS_5XX = "status_5xx"
     MALFORMED = "malformed"
     SHAPE = "shape"
-    REFUSED = "refused"
-    """Both versions refused it with the same status: it is the request that was wrong."""
     TOO_LARGE = "too_large"
     MEMORY = "memory"
     """There was no room for its body, as others were held."""
@@ -63,11 +63,11 @@ class Loss(StrEnum):
     """A mistake of the comparator itself, told in its log."""
 
 
-OURS: Final = (Loss.REFUSED, Loss.TOO_LARGE, Loss.MEMORY, Loss.CANCELLED, Loss.INTERNAL)
+OURS: Final = (Loss.TOO_LARGE, Loss.MEMORY, Loss.CANCELLED, Loss.INTERNAL)
 """What no version is to blame for."""
 FAILURES: Final = tuple(each for each in Loss if each not in OURS)
 REQUEST: Final = "request"
-"""The leg of what was lost before any version was asked, or by both alike."""
+"""The leg of what no version has lost."""
 
 
 class Metrics:
@@ -81,14 +81,14 @@ class Metrics:
         (self.received,) = self._counters("received", "Mirrored requests.", [()])
         self.skipped = self._by(
             "skipped",
-            "Requests that were not repeated, on purpose.",
+            "Requests that were left out on purpose, or refused by both versions alike.",
             ["reason"],
             [(x,) for x in Skip],
         )
         legs = [(leg, loss) for leg in (REQUEST, *VERSIONS) for loss in Loss]
         self.unpaired = self._by(
             "unpaired",
-            "Requests that were repeated, or should have been, and could not be compared.",
+            "Requests that should have been compared, and could not be.",
             ["leg", "reason"],
             legs,
         )
