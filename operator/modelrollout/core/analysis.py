@@ -288,8 +288,7 @@ def _telling(checkpoint: GuardrailCheckpoint) -> tuple[int, int]:
         return 0, 1
     if len(checkpoint.harm) <= 1:
         return 0, 0
-    evidence = [counts.log_mixture(row) for row in checkpoint.harm]
-    index = evidence.index(max(evidence))
+    index = int(counts.log_mixture_of(checkpoint.harm).argmax())
     return index, index
 
 
