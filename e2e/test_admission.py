@@ -31,6 +31,12 @@ PATCH: Manifest = {
     "verbs": ["get", "patch"],
 }
 
+STATUS: Manifest = {
+    "apiGroups": ["modelrollout.dev"],
+    "resources": ["modelrollouts/status"],
+    "verbs": ["update"],
+}
+
 
 def grant(namespace: str, user: str, role: str | list[Manifest]) -> Iterator[Manifest]:
     """One of the chart's ClusterRoles, or rules of the user's own."""
@@ -70,7 +76,7 @@ def a_rollout(name: str, **changes: Any) -> Manifest:
 
 @pytest.fixture(scope="module", autouse=True)
 def _team(operator: None) -> Iterator[None]:  # noqa: ARG001
-    """ada releases, amy approves, bob may annotate, eve may edit ModelRollouts and nothing else."""
+    """ada releases, amy approves, bob may annotate, eve may edit ModelRollouts, oto also as the operator does."""
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     granted(
         NAMESPACE,
@@ -80,6 +86,8 @@ def _team(operator: None) -> Iterator[None]:  # noqa: ARG001
             ("amy", "approver"),
             ("bob", [PATCH]),
             ("eve", "edit"),
+            ("oto", "edit"),
+            ("oto", [STATUS]),
         ],
     )
     # The API server takes up a policy a moment after it has stored it.
@@ -199,6 +207,18 @@ def test_a_command_is_taken_back_by_whoever_may_give_it(rollout: str) -> None:
     assert annotate(rollout, "ada", "command=abort", "by=ada") == ""
     assert "bob may not take back the command abort" in annotate(rollout, "bob", "command-", "by-")
     assert annotate(rollout, "amy", "command-", "by-") == ""
+    assert stored(rollout) == {}
+
+
+def test_who_writes_the_status_may_say_that_a_command_was_carried_out_and_no_more(
+    rollout: str,
+) -> None:
+    assert annotate(rollout, "amy", "command=approve", "by=amy") == ""
+    assert "may not take back the command approve" in annotate(
+        rollout, "oto", "command=abort", "by=oto"
+    )
+    assert "oto may not approve" in annotate(rollout, "oto", "by=oto")
+    assert annotate(rollout, "oto", "command-", "by-") == ""
     assert stored(rollout) == {}
 
 
