@@ -313,6 +313,7 @@ def test_the_operator_obeys_a_user_and_records_who_it_was(shop: Shop) -> None:
     candidate = shop.deploy("v2")
     kube.apply(shop.rollout(candidate, strategy={"steps": [{"weight": 20, "minSeconds": 600}]}))
     shop.weight_is(20)
+    kube.wait_until(lambda: shop.status().get("guardrails"), 20, "the first evidence")
     name = "digits"
 
     assert "ada may not promote" in annotate(
@@ -325,4 +326,16 @@ def test_the_operator_obeys_a_user_and_records_who_it_was(shop: Shop) -> None:
     assert shop.event("Aborted")["message"].endswith("by ada")
     found = kube.get("modelrollout", name, shop.namespace)["metadata"]["annotations"]
     assert [key for key in found if key.startswith("modelrollout.dev/")] == []
+    (record,) = [each for each in audit_trail(shop.namespace) if each["decision"] == "Aborted"]
+    assert (record["command"], record["user"]) == ("abort", "ada")
+    assert record["weight"] == {"before": 20, "after": 0}
+    assert [each["name"] for each in record["evidence"]["guardrails"]] == ["errors", "latency"]
     assert shop.failures() == []
+
+
+def audit_trail(namespace: str) -> list[Manifest]:
+    """The operator's records of a namespace, as it wrote them."""
+    lines = kube.logs(operator_chart.NAMESPACE, operator_chart.SELECTOR, "--since=300s")
+    texts = [each.partition(" ")[2] for each in lines]
+    found = [json.loads(each) for each in texts if each.startswith('{"id":')]
+    return [each for each in found if each["namespace"] == namespace]
