@@ -7,6 +7,7 @@ The router is driven as passes drive it, without an operator: what is tested is 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import time
 import zlib
@@ -17,11 +18,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import requests
 
 import kube
 from modelrollout.adapters.cluster import Cluster
 from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter, View
 from modelrollout.api.traffic import CohortMember, Sticky
+from modelrollout.core.observation import Rollout
 from modelrollout.core.plan import Backend, Mirror, Traffic
 from modelrollout.observe import rollout_of
 from shop import GATEWAY, ROLLOUT, Shop, now
@@ -34,6 +37,10 @@ STICKY = Sticky(header="x-user-id")
 BETA = (CohortMember(header="x-beta", value="1"),)
 USERS = 400
 PASS_SECONDS = 0.3
+PROXY_SECONDS = 2
+"""Until every proxy has what the gateway has accepted."""
+RENAMED_SECONDS = 17
+"""Envoy takes up no new cluster for 15 s after the user has renamed the rule of an old one."""
 RUN = uuid4().hex[:6]
 
 
@@ -43,24 +50,26 @@ class Gateway:
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
         self.loads: list[Load] = []
+        self.spec: dict[str, Any] = {"gatewayAPI": {"route": ROLLOUT}}
+        """Of the ModelRollout's traffic."""
         self._runner = asyncio.Runner()
         self._cluster = self._runner.run(Cluster.connect())
         self.router = GatewayAPIRouter(self._cluster, time.time)
 
-    def rollout(self, **traffic: Any) -> Any:
+    def rollout(self) -> Rollout:
         """The ModelRollout as the router gets it. In the cluster it names a route that is not."""
         body = kube.get("modelrollout", ROLLOUT, self.shop.namespace)
         spec = self.shop.rollout("digits-v2")["spec"]
-        spec["traffic"] = {"gatewayAPI": {"route": ROLLOUT}} | traffic
+        spec["traffic"] = self.spec
         return rollout_of({**body, "spec": spec, "status": {}})
 
-    def view(self, traffic: Traffic, **spec: Any) -> View:
+    def view(self, traffic: Traffic) -> View:
         """What a pass sees."""
-        return self._runner.run(self.router.observe(self.rollout(**spec), traffic))
+        return self._runner.run(self.router.observe(self.rollout(), traffic))
 
-    def step(self, traffic: Traffic, **spec: Any) -> bool:
-        """One pass."""
-        return self._runner.run(self.router.set_traffic(self.rollout(**spec), traffic))
+    def step(self, traffic: Traffic) -> bool:
+        """One write, if one is needed."""
+        return self._runner.run(self.router.set_traffic(self.rollout(), traffic))
 
     def move(self, traffic: Traffic, seconds: float = 60) -> float:
         """Passes until the traffic is in force; the moment after which all requests obey it."""
@@ -69,7 +78,7 @@ class Gateway:
             self.step(traffic)
             assert time.monotonic() < deadline, self.view(traffic).route
             time.sleep(PASS_SECONDS)
-        time.sleep(2)
+        time.sleep(PROXY_SECONDS)
         return now()
 
     def load(self, name: str, rate: float, *options: str) -> Load:
@@ -143,8 +152,6 @@ def sides(records: Sequence[Record]) -> dict[str, set[str]]:
 
 def bucket_of(salt: str, user: str) -> int:
     """What the script at the gateway computes."""
-    import hashlib  # noqa: PLC0415
-
     prime = 2**31 - 1
     digest = hashlib.sha256(salt.encode()).digest()
     value = int.from_bytes(digest[:8]) % prime
@@ -179,4 +186,152 @@ def test_a_user_keeps_the_version_and_only_new_buckets_move(gateway: Gateway) ->
         assert {each.version for each in load.requests_since(moment)} == {"digits-v1"}
     assert kube.get("httproute", ROLLOUT, gateway.shop.namespace)["spec"] == route
     assert kube.listed("envoyextensionpolicies", gateway.shop.namespace) == []
+    assert gateway.failures() == []
+
+
+def test_a_rollback_takes_all_users_off_with_its_first_write(gateway: Gateway) -> None:
+    users = gateway.load("users", 100, "--users", str(USERS))
+    beta = gateway.load("beta", 10, "--header", "x-beta:1")
+    gateway.move(shared(50, sticky=STICKY, cohort=BETA, salt="r/2"))
+    assert gateway.step(rest())
+    time.sleep(PROXY_SECONDS)
+    moment = now()
+    kube.wait_until(lambda: len(beta.requests_since(moment)) > 30, 20, "requests")
+    for load in (users, beta):
+        assert {each.version for each in load.requests_since(moment)} == {"digits-v1"}
+    gateway.move(rest())
+    assert gateway.rules() == [""]
+    assert kube.listed("envoyextensionpolicies", gateway.shop.namespace) == []
+    assert gateway.failures() == []
+
+
+def test_a_promotion_out_of_a_sticky_step_sends_nobody_back(gateway: Gateway) -> None:
+    users = gateway.load("users", 100, "--users", str(USERS))
+    beta = gateway.load("beta", 10, "--header", "x-beta:1")
+    moment = gateway.move(shared(50, sticky=STICKY, cohort=BETA, salt="r/3"))
+    kube.wait_until(lambda: len(users.requests_since(moment)) > 2000, 60, "requests")
+    candidates = {
+        user for user, got in sides(users.requests_since(moment)).items() if "digits-v2" in got
+    }
+    assert candidates
+    after = gateway.move(rest(V2))
+    kube.wait_until(lambda: len(beta.requests_since(after)) > 30, 20, "requests")
+    assert {each.version for each in users.requests_since(after)} == {"digits-v2"}
+    found = sides(users.requests_since(moment))
+    assert {version for each in candidates for version in found[each]} == {"digits-v2"}
+    assert {each.version for each in beta.requests_since(moment)} == {"digits-v2"}
+    assert gateway.rules() == [""]
+    assert gateway.failures() == []
+
+
+def test_users_without_a_name_are_shared_out_and_weights_become_sticky(gateway: Gateway) -> None:
+    nobody = gateway.load("nobody", 100)
+    liar = gateway.load("liar", 20, "--header", "x-modelrollout-bucket:00")
+    gateway.move(shared(20))
+    moment = gateway.move(shared(20, sticky=STICKY, salt="r/4"))
+    kube.wait_until(lambda: len(nobody.requests_since(moment)) > 3000, 60, "requests")
+    for load in (nobody, liar):
+        got = [each.version for each in load.requests_since(moment)]
+        assert 0.15 < got.count("digits-v2") / len(got) < 0.25
+    moment = gateway.move(shared(20))
+    kube.wait_until(lambda: len(nobody.requests_since(moment)) > 1000, 60, "requests")
+    got = [each.version for each in nobody.requests_since(moment)]
+    assert 0.15 < got.count("digits-v2") / len(got) < 0.25
+    assert gateway.rules() == [""]
+    gateway.move(rest())
+    assert gateway.failures() == []
+
+
+def test_cookies_name_users_and_cohorts_in_one_rule_of_many(gateway: Gateway) -> None:
+    namespace = gateway.shop.namespace
+    name = {"set": [{"name": "x-model-version", "value": "digits-v1"}]}
+    named = {"type": "ResponseHeaderModifier", "responseHeaderModifier": name}
+    ref = {"name": "digits-v1", "port": manifests.HTTP_PORT, "filters": [named]}
+    rules = [
+        {"name": "health", "matches": [{"path": {"value": "/v2/health"}}], "backendRefs": [ref]},
+        {"name": "models", "matches": [{"path": {"value": "/v2"}}], "backendRefs": [ref]},
+    ]
+    kube.patch("httproute", ROLLOUT, namespace, {"spec": {"rules": rules}})
+    time.sleep(RENAMED_SECONDS)
+    before = kube.get("httproute", ROLLOUT, namespace)["spec"]
+    sticky = Sticky(cookie="uid")
+    cohort = (CohortMember(cookie="group", value="beta.(x)+"),)
+    gateway.spec = {"gatewayAPI": {"route": ROLLOUT, "rule": "models"}}
+    users = gateway.load("users", 20)
+    gateway.move(shared(20, sticky=sticky, cohort=cohort, salt="r/5"))
+
+    def got(cookie: str, path: str = "/v2/models/digits/ready") -> str:
+        headers = {"Host": gateway.shop.host, "Cookie": cookie}
+        answer = requests.get(f"{GATEWAY}{path}", headers=headers, timeout=5)
+        assert answer.status_code == 200
+        return answer.headers["x-model-version"]
+
+    for each in range(40):
+        user = f"user-{each}"
+        wanted = "digits-v2" if bucket_of("r/5", user) < 20 else "digits-v1"
+        assert got(f"uid={user}") == wanted
+        assert got(f"theme=dark; uid={user}; x=y=z") == wanted
+        assert got(f"uid={user}; group=beta.(x)+") == "digits-v2"
+        assert got(f"group=beta.(x)+; uid={user}", "/v2/health/ready") == "digits-v1"
+    outsider = next(f"user-{n}" for n in range(100) if bucket_of("r/5", f"user-{n}") >= 20)
+    for value in ("betaxxx", "beta.(x)+2", "beta.(x)"):
+        assert got(f"group={value}; uid={outsider}") == "digits-v1"
+        assert got(f"uid={outsider}; xgroup=beta.(x)+") == "digits-v1"
+    gateway.move(rest())
+    assert kube.get("httproute", ROLLOUT, namespace)["spec"] == before
+    assert [each for each in users.records() if not each.ok] == []
+
+
+def test_rules_and_policy_that_somebody_takes_away_are_put_back(gateway: Gateway) -> None:
+    namespace = gateway.shop.namespace
+    gateway.load("users", 50, "--users", str(USERS))
+    traffic = shared(20, sticky=STICKY, cohort=BETA, salt="r/6")
+    gateway.move(traffic)
+    rules = kube.get("httproute", ROLLOUT, namespace)["spec"]["rules"]
+    kube.kubectl("delete", "envoyextensionpolicy", "digits-sticky", "-n", namespace)
+    assert not gateway.view(traffic).route.is_settled
+    gateway.move(traffic)
+    kube.patch("httproute", ROLLOUT, namespace, {"spec": {"rules": rules[:1]}})
+    assert not gateway.view(traffic).route.is_settled
+    gateway.move(traffic)
+    assert kube.get("httproute", ROLLOUT, namespace)["spec"]["rules"] == rules
+    gateway.move(rest())
+
+
+def copies(shop: Shop) -> float:
+    """How many requests the mirrored Service has answered."""
+    total = 0.0
+    for pod in shop.pods("digits-comparator"):
+        url = f"http://{pod['status']['podIP']}:{manifests.METRICS_PORT}/metrics"
+        text = requests.get(url, timeout=5).text
+        found = re.findall(r"^model_requests_total\{.*\} (\S+)$", text, re.MULTILINE)
+        total += sum(map(float, found))
+    return total
+
+
+def test_a_mirror_comes_grows_dies_and_goes_and_users_notice_nothing(gateway: Gateway) -> None:
+    shop, namespace = gateway.shop, gateway.shop.namespace
+    route = kube.get("httproute", ROLLOUT, namespace)["spec"]
+    users = gateway.load("users", 100)
+
+    def mirrored(percent: int) -> Traffic:
+        mirror = Mirror(service="digits-comparator", port=manifests.HTTP_PORT, percent=percent)
+        return Traffic(stable=V1, candidate=None, weight=0, port=manifests.HTTP_PORT, mirror=mirror)
+
+    assert not gateway.step(mirrored(20))
+    assert "waits for Service digits-comparator" in gateway.view(mirrored(20)).route.message
+    shop.deploy("comparator")
+    for percent in (20, 100):
+        moment, before = gateway.move(mirrored(percent)), copies(shop)
+        kube.wait_until(lambda at=moment: len(users.requests_since(at)) > 1500, 60, "requests")
+        share = (copies(shop) - before) / len(users.requests_since(moment))
+        assert abs(share - percent / 100) < 0.08
+    kube.kubectl("scale", "deployment/digits-comparator", "-n", namespace, "--replicas=0")
+    kube.kubectl("delete", "pod", "-l", "app=digits-comparator", "-n", namespace, "--grace-period=0", "--force")  # fmt: skip
+    moment = now()
+    kube.wait_until(lambda: len(users.requests_since(moment)) > 1000, 60, "requests")
+    assert gateway.view(mirrored(100)).route.is_settled
+    gateway.move(rest())
+    assert kube.get("httproute", ROLLOUT, namespace)["spec"] == route
+    assert {each.version for each in users.records()} == {"digits-v1"}
     assert gateway.failures() == []

@@ -80,6 +80,10 @@ def target_of(live: Shares, traffic: Traffic, *, is_alone: bool) -> Shares:
 
 def backend_ref(known: Object | None, service: str, weight: int, traffic: Traffic) -> Object:
     """A backendRef that names its version; what else the user gave it stays."""
+    candidate = traffic.candidate.service if traffic.candidate else ""
+    if known is not None and service not in {traffic.stable.service, candidate}:
+        # On its way off the route: it still answers as who it is.
+        return {**known, "weight": weight}
     base = known or {"group": "", "kind": "Service", "name": service, "port": traffic.port}
     filters = [each for each in base.get("filters", []) if not _is_our_filter(each)]
     if not any(_sets_response_headers(each) for each in filters):

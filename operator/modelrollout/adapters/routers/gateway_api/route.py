@@ -273,6 +273,12 @@ def is_ours(live: Object) -> bool:
     return bool(labels.get(f"{api.GROUP}/rollout") == live["metadata"]["name"])
 
 
+def is_same(wanted: Object, live: Object) -> bool:
+    """The route as it is wanted, but for what the API server defaulted; no rule says more."""
+    pairs = zip(wanted["spec"]["rules"], live["spec"].get("rules", []), strict=False)
+    return is_within(wanted, live) and all(set(one) == set(other) for one, other in pairs)
+
+
 def is_within(wanted: Any, live: Any) -> bool:
     """Everything wanted is in the live object; what the API server defaulted does not matter."""
     if wanted == live:

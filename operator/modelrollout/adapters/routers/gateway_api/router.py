@@ -36,6 +36,7 @@ from modelrollout.adapters.routers.gateway_api.route import (
     has_rested,
     in_the_end,
     is_ours,
+    is_same,
     is_within,
     last_written,
     managed,
@@ -123,7 +124,7 @@ class GatewayAPIRouter:
             return _absent(given, name)
         try:
             seen = await self._look(rollout, traffic, live)
-            is_final = is_within(in_the_end(seen.route, seen.aim), live)
+            is_final = in_the_end(seen.route, seen.aim) == seen.route and is_same(seen.route, live)
             split = split_of(seen.route, seen.aim)
         except RouterRefused as refusal:
             return _refused(str(refusal))
@@ -155,7 +156,7 @@ class GatewayAPIRouter:
             return await self._write_policy(rollout, policy)
         if is_urgent:
             return await self._write(rollout, live, write.route)
-        if write.route == seen.route and is_within(seen.route, live):
+        if write.route == seen.route and is_same(seen.route, live):
             return False
         if write.route != seen.route and not has_rested(live, self._clock()):
             return False
