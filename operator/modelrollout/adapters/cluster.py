@@ -33,6 +33,7 @@ class Resource:
     group: str
     version: str
     plural: str
+    subresource: str = ""
 
     @property
     def root(self) -> str:
@@ -42,6 +43,9 @@ class Resource:
 
 ROLLOUTS = Resource(api.GROUP, api.VERSION, api.PLURAL)
 DEPLOYMENTS = Resource("apps", "v1", "deployments")
+DEPLOYMENT_SCALES = Resource("apps", "v1", "deployments", "scale")
+AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers")
+PODS = Resource("", "v1", "pods")
 REPLICA_SETS = Resource("apps", "v1", "replicasets")
 SERVICES = Resource("", "v1", "services")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
@@ -59,9 +63,15 @@ RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     # watched by kopf; patch carries our finalizer and removes a command that was carried out
     (api.GROUP, api.PLURAL): frozenset({"get", "list", "watch", "patch"}),
     (api.GROUP, f"{api.PLURAL}/status"): frozenset({"update"}),
-    ("apps", "deployments"): frozenset({"get", "list", "watch"}),
+    # create, patch and delete are for the comparator's own three objects
+    ("apps", "deployments"): frozenset({"get", "list", "watch", "create", "patch", "delete"}),
+    ("", "configmaps"): frozenset({"get", "create", "patch", "delete"}),
     ("apps", "replicasets"): frozenset({"list"}),
-    ("", "services"): frozenset({"get", "create"}),
+    # for spec.scaling: who scales a Deployment, whether there is room, and its size, nothing else
+    ("apps", "deployments/scale"): frozenset({"patch"}),
+    ("autoscaling", "horizontalpodautoscalers"): frozenset({"list"}),
+    ("", "pods"): frozenset({"list"}),
+    ("", "services"): frozenset({"get", "create", "patch", "delete"}),
     ("discovery.k8s.io", "endpointslices"): frozenset({"list"}),
     # create and patch are what server-side apply of a managed route needs
     ("gateway.networking.k8s.io", "httproutes"): frozenset(
@@ -202,7 +212,15 @@ def _path(resource: Resource, namespace: str | None, name: str | None = None) ->
     parts.append(resource.plural)
     if name is not None:
         parts.append(name)
+    if resource.subresource:
+        parts.append(resource.subresource)
     return "/".join(parts)
+
+
+def selector_of(deployment: Object) -> str:
+    """The labels of a Deployment's pods, as lists are asked for them."""
+    labels = deployment["spec"]["selector"].get("matchLabels") or {}
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
 def _error(status: int, call: str, data: bytes) -> RolloutError:
@@ -221,5 +239,10 @@ def _error(status: int, call: str, data: bytes) -> RolloutError:
 
 
 def _is_failed_test(said: str) -> bool:
-    """The API server answers 422 both to an invalid object and to a JSON Patch `test` that fails."""
-    return re.search(r"test operation|testing (value|path) .* failed|test failed", said) is not None
+    """
+    The API server answers 422 both to an invalid object and to a JSON Patch `test` that fails.
+
+    Of an invalid object it says what is invalid; of the other nothing but that there is an error.
+    """
+    known = r"error in our request|test operation|testing (value|path) .* failed|test failed"
+    return re.search(known, said) is not None
