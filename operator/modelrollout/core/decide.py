@@ -47,6 +47,8 @@ SETTLE_SECONDS = 0.15
 
 COMPARATOR_STARTS = "waits until the comparator is ready"
 COMPARATOR_AWAY = "the comparator is not ready: copies of requests are lost, users notice nothing"
+SHARES = {StepKind.MIRROR, StepKind.WEIGHT}
+"""Steps that change who gets what; the others keep it."""
 UNHEALTHY = {
     Reason.METRICS_UNAVAILABLE,
     Reason.SPLIT_MISMATCH,
@@ -98,9 +100,14 @@ class _Pass:
         assert self.facts.step is not None
         if self._is_listed:
             return self.facts.step + 1
-        weight = self.facts.weight.wanted
-        higher = [index for index, each in enumerate(self.steps) if each.weight > weight]
-        return higher[0] if higher else len(self.steps) - 1
+        share = (self.facts.weight.wanted, self.facts.mirror or 0)
+        shares = [(each.weight, each.mirror) for each in self.steps]
+        # What stands between two shares, an approval for one, is not left out by an edit of them.
+        is_behind = [
+            each.kind in SHARES and here <= share
+            for each, here in zip(self.steps, shares, strict=True)
+        ]
+        return max((index + 1 for index, behind in enumerate(is_behind) if behind), default=0)
 
     @property
     def _is_listed(self) -> bool:
@@ -378,6 +385,8 @@ def _held(here: _Pass, candidate: Workload, judgement: Judgement | None) -> Plan
     if judgement is not None and judgement.blind:
         return _blind(here, judgement)
     missing = _missing(here, candidate)
+    if missing is not None and missing[0] is Reason.COMPARATOR_NOT_READY:
+        return _blind(here, judgement)
     return None if missing is None else _hold(here, *missing, judgement)
 
 
@@ -422,7 +431,7 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
             "split": split,
         }
     )
-    if not judgement.blind:
+    if not judgement.blind and not _lacks_comparator(here):
         new = new.model_copy(update={"no_data_since_time": None})
     return here.with_facts(new, *_doubts(here, new, judgement)), judgement
 
@@ -638,13 +647,22 @@ def _command(here: _Pass, verb: str) -> str:
     return f"kubectl annotate modelrollout {name} {api.COMMAND}={verb} {api.COMMAND_BY}=YOU"
 
 
-def _blind(here: _Pass, judgement: Judgement) -> Plan:
-    """Metrics of required guardrails are missing: hold, and after a while do as the policy says."""
+def _lacks_comparator(here: _Pass) -> bool:
+    """Requests are copied, and nobody is there to compare the answers."""
+    return bool(here.facts.mirror) and not here.seen.comparator.is_ready
+
+
+def _blind(here: _Pass, judgement: Judgement | None) -> Plan:
+    """
+    Nothing can be found out: hold, and after a while do as the policy says.
+
+    Metrics of required guardrails are missing, or the comparator is.
+    """
     since = here.facts.no_data_since_time or facts.as_time(here.now)
     here = here.with_facts(here.facts.model_copy(update={"no_data_since_time": since}))
-    said = judgement.says(*judgement.blind)
-    if here.facts.mirror and not here.seen.comparator.is_ready:
-        said = f"{COMPARATOR_AWAY}; {said}"
+    away = COMPARATOR_AWAY if _lacks_comparator(here) else ""
+    unread = judgement.says(*judgement.blind) if judgement and judgement.blind else ""
+    said = "; ".join(each for each in (away, unread) if each)
     patience = here.spec.analysis.no_data_timeout_seconds
     is_over = here.now - facts.as_seconds(since) >= patience
     policy = here.spec.analysis.on_no_data
@@ -653,7 +671,8 @@ def _blind(here: _Pass, judgement: Judgement) -> Plan:
         return _roll_back(here, Reason.METRICS_UNAVAILABLE, said, judgement)
     if is_over and policy is api.OnNoData.PAUSE:
         return _pause(here, "NoData", f"no metrics for {patience} s; {said}", judgement)
-    return _hold(here, Reason.METRICS_UNAVAILABLE, said, judgement)
+    reason = Reason.COMPARATOR_NOT_READY if away else Reason.METRICS_UNAVAILABLE
+    return _hold(here, reason, said, judgement)
 
 
 def _climb(here: _Pass, judgement: Judgement | None) -> Plan:
