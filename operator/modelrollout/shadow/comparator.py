@@ -151,10 +151,11 @@ class Comparator:
         try:
             # All at the same time, and none always first: batches and caches would favour it.
             random.shuffle(sides)
-            answers = await asyncio.gather(*(self._ask(each, request, hold) for each in sides))
+            async with asyncio.TaskGroup() as group:
+                calls = {side: group.create_task(self._ask(side, request, hold)) for side in sides}
         finally:
             self._in_flight -= 1
-        self._count(request, dict(zip(sides, answers, strict=True)))
+        self._count(request, {side: call.result() for side, call in calls.items()})
 
     async def _ask(self, side: Side, request: Request, hold: Hold) -> Answer | NoAnswer:
         answer = await self._caller.call(self._addresses[side], request, hold)
@@ -269,8 +270,10 @@ class Comparator:
 
 
 def _place_of(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at {', '.join(f'{x.name}:{x.lineno}' for x in frames)}"
+    """Where a mistake happened, without what it says."""
+    first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+    frames = traceback.extract_tb(first.__traceback__)
+    return f"{type(first).__name__} at {', '.join(f'{each.name}:{each.lineno}' for each in frames)}"
 
 
 def _is_refused(stable: Answer | NoAnswer, candidate: Answer | NoAnswer) -> bool:

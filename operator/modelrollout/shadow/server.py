@@ -13,16 +13,20 @@ from aiohttp import ClientError, web
 from aiohttp.web_protocol import RequestPayloadError
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
+from modelrollout.api.shadow import Shadow
 from modelrollout.shadow.calls import Caller
 from modelrollout.shadow.comparator import Arrived, Comparator
 from modelrollout.shadow.comparisons import label_text
 from modelrollout.shadow.labels import Answer as Label
 from modelrollout.shadow.metrics import Loss
 from modelrollout.shadow.settings import Settings
+from modelrollout.shadow.throttle import Hold
 
 LOG = logging.getLogger(__name__)
 FINISH_SECONDS: Final = 5.0
 """For what is under way at the end; a pod has 30 s."""
+REFUSALS: Final = {Loss.TOO_LARGE: 413, Loss.MEMORY: 503, Loss.TIMEOUT: 408, Loss.CANCELLED: 400}
+"""Nobody reads them but who tries it by hand."""
 LABELS_AT_ONCE: Final = 10_000
 MOST_LABEL_BYTES: Final = 4 * 1024 * 1024
 
@@ -60,10 +64,9 @@ async def serve(settings: Settings) -> None:
 
 async def _mirror(comparator: Comparator, settings: Settings) -> web.ServerRunner:
     """Below aiohttp's routes and middlewares: there is one handler for all paths."""
-    most = settings.shadow.max_body_bytes
 
     async def handle(request: web.BaseRequest) -> web.Response:
-        return await _take(comparator, request, most)
+        return await _take(comparator, request, settings.shadow)
 
     # Bodies are passed on as they are, compressed ones too.
     server = web.Server(handle, access_log=None, auto_decompress=False)
@@ -73,7 +76,7 @@ async def _mirror(comparator: Comparator, settings: Settings) -> web.ServerRunne
     return runner
 
 
-async def _take(comparator: Comparator, request: web.BaseRequest, most: int) -> web.Response:
+async def _take(comparator: Comparator, request: web.BaseRequest, shadow: Shadow) -> web.Response:
     """
     Take a request in, and answer before anything is done with it.
 
@@ -81,29 +84,39 @@ async def _take(comparator: Comparator, request: web.BaseRequest, most: int) -> 
     """
     if comparator.arrives(request.method, request.raw_path):
         hold = comparator.hold()
-        body = bytearray()
         try:
-            async for chunk in request.content.iter_any():
-                if len(body) + len(chunk) > most:
-                    comparator.lose(Loss.TOO_LARGE, hold)
-                    return web.Response(status=413)
-                if not hold.take(len(chunk)):
-                    comparator.lose(Loss.MEMORY, hold)
-                    return web.Response(status=503)
-                body += chunk
-        except (ClientError, ConnectionError, RequestPayloadError, asyncio.CancelledError) as error:
+            body = await _body(request, shadow, hold)
+        except asyncio.CancelledError:
             comparator.lose(Loss.CANCELLED, hold)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            return web.Response(status=400)
+            raise
+        if isinstance(body, Loss):
+            comparator.lose(body, hold)
+            return web.Response(status=REFUSALS[body])
         arrived = Arrived(
             method=request.method,
             path=request.raw_path,
             headers=tuple(request.headers.items()),
-            body=bytes(body),
+            body=body,
         )
         comparator.repeat(arrived, hold)
     return web.Response(status=202)
+
+
+async def _body(request: web.BaseRequest, shadow: Shadow, hold: Hold) -> bytes | Loss:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(shadow.timeout_seconds):
+            async for chunk in request.content.iter_any():
+                if len(body) + len(chunk) > shadow.max_body_bytes:
+                    return Loss.TOO_LARGE
+                if not hold.take(len(chunk)):
+                    return Loss.MEMORY
+                body += chunk
+    except TimeoutError:
+        return Loss.TIMEOUT
+    except (ClientError, ConnectionError, RequestPayloadError):
+        return Loss.CANCELLED
+    return bytes(body)
 
 
 # --- what is told ---------------------------------------------------------------------------------
