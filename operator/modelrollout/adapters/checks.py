@@ -9,9 +9,12 @@ says is compared here and never told: bodies do not enter status.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.observation import CheckResult
@@ -19,25 +22,29 @@ from modelrollout.core.observation import CheckResult
 MOST_BYTES = 1024 * 1024
 """Of an answer that is looked at."""
 MISSING = object()
+INDEX = re.compile(r"^(0|[1-9][0-9]*)\Z")
 
 
 class HttpChecker:
     """Requests through the cluster's network."""
 
-    def __init__(self, domain: str = "svc") -> None:
-        """`domain` follows a Service's name and namespace in its DNS name."""
+    def __init__(self, domain: str = "svc", resolver: AbstractResolver | None = None) -> None:
+        """`domain` follows a Service's name and namespace in its DNS name; the system resolves it."""
         self._domain = domain
+        self._resolver = resolver
 
     async def run(
         self, check: api.HttpCheck, namespace: str, service: str, port: int
     ) -> CheckResult:
         """Ask once. Every failure is a result with a sentence, never an exception."""
-        url = f"http://{service}.{namespace}.{self._domain}:{port}{check.path}"
+        host = f"{service}.{namespace}.{self._domain}"
+        # The path goes out as it is written: nothing is resolved or quoted anew.
+        url = URL(f"http://{host}:{port}{check.path}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=check.timeout_seconds)
         headers = {"Content-Type": "application/json"} if check.body is not None else {}
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as http,
+                self._session(timeout) as http,
                 http.request(
                     check.method, url, data=check.body, headers=headers, allow_redirects=False
                 ) as answer,
@@ -48,8 +55,17 @@ class HttpChecker:
                 return judged(check, answer.status, body)
         except TimeoutError:
             return CheckResult(passed=False, message=f"no answer in {check.timeout_seconds} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return CheckResult(passed=False, message=f"no answer: {type(error).__name__}")
+        except aiohttp.ClientConnectorDNSError:
+            return CheckResult(passed=False, message=f"no answer: {host} is not known")
+        except (aiohttp.ClientConnectionError, OSError):
+            return CheckResult(passed=False, message="no answer: the connection failed, or was cut")
+        except (aiohttp.ClientError, ValueError):
+            return CheckResult(passed=False, message="no answer that is HTTP")
+
+    def _session(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(resolver=self._resolver)
+        jar = aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar)
 
 
 def judged(check: api.HttpCheck, status: int, body: bytes) -> CheckResult:
@@ -62,7 +78,7 @@ def judged(check: api.HttpCheck, status: int, body: bytes) -> CheckResult:
         return CheckResult(passed=False, message=f"the answer has more than {MOST_BYTES} bytes")
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return CheckResult(passed=False, message="the answer is not JSON")
     for each in check.json_:
         if (message := _unmet(each, document)) is not None:
@@ -79,9 +95,18 @@ def _unmet(expectation: api.Expectation, document: Any) -> str | None:
     found = _at(document, expectation.pointer)
     if found is MISSING:
         return f"the answer has no {place}"
-    # JSON knows one kind of number, and true is none.
-    is_same = found == expected and isinstance(found, bool) == isinstance(expected, bool)
-    return None if is_same else f"{place} is not {expectation.equals}"
+    return None if _is_same(found, expected) else f"{place} is not {expectation.equals}"
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """JSON knows one kind of number, and true is none."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return bool(one == other)
 
 
 def _at(document: Any, pointer: str) -> Any:
@@ -90,7 +115,7 @@ def _at(document: Any, pointer: str) -> Any:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict) and key in document:
             document = document[key]
-        elif isinstance(document, list) and key.isdecimal() and int(key) < len(document):
+        elif isinstance(document, list) and INDEX.match(key) and int(key) < len(document):
             document = document[int(key)]
         else:
             return MISSING
