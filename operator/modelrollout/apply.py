@@ -8,15 +8,16 @@ leaves rest and off after it is back, and the next pass makes the route follow s
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import Any
 
 from modelrollout import telemetry
-from modelrollout.adapters.cluster import EVENTS, ROLLOUTS, SERVICES, Object
+from modelrollout.adapters.cluster import DEPLOYMENT_SCALES, EVENTS, ROLLOUTS, SERVICES, Object
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record, records
 from modelrollout.core.facts import as_time
 from modelrollout.core.observation import MissingService, Observation, Rollout
-from modelrollout.core.plan import Note, Plan
+from modelrollout.core.plan import Note, Plan, Scale
 from modelrollout.errors import Conflict, NotFound, RolloutError
 from modelrollout.world import World
 
@@ -35,6 +36,8 @@ async def apply(
         _put_on_record(record, world)
     try:
         await _move_traffic(plan, rollout, world)
+        for scale in plan.scales:
+            await _scale(scale, rollout, world)
     finally:
         # Status has said it already: a route that cannot be written now makes it no less true.
         if plan.command_done:
@@ -63,6 +66,18 @@ async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
         return
     telemetry.ROUTE_WRITES.inc()
     LOG.info("route written", extra={**_names(rollout), "weight": plan.traffic.weight})
+
+
+async def _scale(scale: Scale, rollout: Rollout, world: World) -> None:
+    """Only from the number that was decided upon: whoever wrote another one is looked at first."""
+    path = "/spec/replicas"
+    operations: list[Object] = [
+        # The API server leaves out a 0, and takes what is missing for null.
+        {"op": "test", "path": path, "value": scale.before or None},
+        {"op": "add", "path": path, "value": scale.replicas},
+    ]
+    await world.cluster.patch(DEPLOYMENT_SCALES, rollout.namespace, scale.deployment, operations)
+    LOG.info("scaled", extra={**_names(rollout), **asdict(scale)})
 
 
 def _names(rollout: Rollout) -> dict[str, str]:

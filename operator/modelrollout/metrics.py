@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core import collect, facts
+from modelrollout.core.commands import GOES_UP
 from modelrollout.core.evidence import (
     Grid,
     Histogram,
@@ -60,7 +61,7 @@ async def with_metrics(
     if source is None or stable is None or candidate is None:
         return seen
     is_on_trial = known.candidate == candidate.version
-    if not is_on_trial or rollout.command is not None or candidate.endpoints == 0:
+    if not is_on_trial or _is_urgent(rollout) or candidate.endpoints == 0:
         # What is to be done now does not wait for metrics.
         return seen
     measures = measures_of(spec.analysis, rollout.namespace, rollout.name, stable, candidate, split)
@@ -87,6 +88,14 @@ async def with_metrics(
         readings=answers.readings,
         pasts=answers.pasts,
     )
+
+
+def _is_urgent(rollout: Rollout) -> bool:
+    """A human wants something done that no pods have to be started for."""
+    if rollout.command is None:
+        return False
+    is_scaled = rollout.spec is not None and rollout.spec.scaling is not None
+    return not is_scaled or rollout.command.verb not in GOES_UP
 
 
 @dataclass(frozen=True, slots=True)

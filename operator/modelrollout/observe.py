@@ -13,6 +13,7 @@ from modelrollout.adapters.cluster import (
     REPLICA_SETS,
     SERVICES,
     Object,
+    selector_of,
 )
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
@@ -33,6 +34,7 @@ from modelrollout.core.plan import comparator_of, traffic_of
 from modelrollout.core.revision import revision_of, same_model
 from modelrollout.errors import NotFound, Refused
 from modelrollout.metrics import with_metrics
+from modelrollout.replicas import with_replicas
 from modelrollout.world import World
 
 
@@ -108,6 +110,7 @@ async def observe(rollout: Rollout, world: World) -> Observation:
         route=view.route,
         comparator=comparator,
     )
+    seen = await with_replicas(rollout, known, seen, world)
     seen = replace(seen, checks=await _checks(rollout, known, seen, world))
     return await with_metrics(rollout, known, seen, view.split, world)
 
@@ -262,7 +265,7 @@ def _stuck(deployment: Object) -> str:
 
 async def _replica_sets(deployment: Object, world: World) -> tuple[str, ...]:
     meta = deployment["metadata"]
-    found = await world.cluster.list(REPLICA_SETS, meta["namespace"], _selector_text(deployment))
+    found = await world.cluster.list(REPLICA_SETS, meta["namespace"], selector_of(deployment))
     return tuple(
         sorted(
             each["metadata"]["name"]
@@ -272,11 +275,6 @@ async def _replica_sets(deployment: Object, world: World) -> tuple[str, ...]:
             )
         )
     )
-
-
-def _selector_text(deployment: Object) -> str:
-    labels = deployment["spec"]["selector"].get("matchLabels") or {}
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
 async def _ready_endpoints(namespace: str, service: str, world: World) -> int:

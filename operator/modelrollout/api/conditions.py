@@ -48,6 +48,8 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     AWAITING_APPROVAL = "AwaitingApproval"
     CHECKING = "Checking"
+    SCALING = "Scaling"
+    CAPACITY_MISSING = "CapacityMissing"
     BAKING = "Baking"
     WAITING_FOR_ROUTE = "WaitingForRoute"
     ROLLING_BACK = "RollingBack"

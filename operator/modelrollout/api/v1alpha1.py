@@ -51,6 +51,7 @@ from modelrollout.api.guardrails import (
     Proportion,
     Slices,
 )
+from modelrollout.api.scaling import Scaling
 from modelrollout.api.shadow import Intent, Shadow
 from modelrollout.api.status import (
     CheckStatus,
@@ -61,6 +62,7 @@ from modelrollout.api.status import (
     GuardrailCheckpoint,
     GuardrailStatus,
     HistoryEntry,
+    IdleStatus,
     ModelRolloutStatus,
     PauseStatus,
     Phase,
@@ -132,6 +134,7 @@ __all__ = [
     "HistoryEntry",
     "HttpCheck",
     "HttpMethod",
+    "IdleStatus",
     "Intent",
     "LabelMatcher",
     "LabelOperator",
@@ -151,6 +154,7 @@ __all__ = [
     "Rejection",
     "Revert",
     "Rule",
+    "Scaling",
     "Shadow",
     "SliceCheckpoint",
     "SliceStatus",
@@ -320,6 +324,8 @@ class ModelRolloutSpec(ApiModel):
     """strategy is the list of steps."""
     shadow: Shadow | None = None
     """shadow says what is mirrored in mirror steps, and how the answers are compared."""
+    scaling: Scaling | None = None
+    """scaling has the operator scale the two Deployments. Without it replica counts are left alone, as they are where a HorizontalPodAutoscaler scales a Deployment."""
     analysis: Analysis
     """analysis says what is measured and how sure the operator must be."""
     paused: bool = False

@@ -158,9 +158,7 @@ def measures_between(question: Question, split: Split) -> tuple[Measure, ...]:
         replica_sets=(),
     )
     measures = measures_of(question.analysis, question.namespace, "", nobody, nobody, split)
-    return tuple(
-        between(each, split) for each in measures if each.where is not Where.COMPARATOR
-    )
+    return tuple(between(each, split) for each in measures if each.where is not Where.COMPARATOR)
 
 
 def between(measure: Measure, split: Split) -> Measure:

@@ -23,6 +23,7 @@ from modelrollout.core import (
     facts,
     limits,
     machine,
+    scaling,
     status,
     traffic_split,
 )
@@ -70,6 +71,10 @@ class _Pass:
     """What the last pass wanted, and the route was held against."""
     facts: ModelRolloutStatus
     notes: tuple[Note, ...] = ()
+    early: int | None = None
+    """The share that the command asks for and that there are no pods for yet."""
+    ahead: int | None = None
+    """The share that the candidate is to be scaled up for, if it is more than it has."""
 
     @property
     def now(self) -> float:
@@ -222,9 +227,13 @@ def _obey(here: _Pass) -> _Pass:
         step=here.step,
         next_index=following or 0,
         next_step=dict(enumerate(here.steps)).get(following) if following else None,
+        most_share=scaling.most_share(here.spec, here.facts, here.seen),
         now=here.now,
     )
-    return here.with_facts(*commands.obeyed(asked))
+    answer = commands.obeyed(asked)
+    if isinstance(answer, commands.Early):
+        return replace(here, early=answer.share, ahead=answer.share)
+    return here.with_facts(*answer)
 
 
 def _route_seen(here: _Pass) -> _Pass:
@@ -340,7 +349,7 @@ def _begin(here: _Pass, candidate: Workload) -> Plan:
     begun = facts.on_trial(here.facts, new, len(steps), is_revert=is_revert)
     begun = facts.recorded(begun, what, new, message, here.now)
     note = Note(severity=Severity.NORMAL, reason=what, message=message)
-    here = here.with_facts(begun, note)
+    here = here.with_facts(begun, note, *_left_to_autoscaler(candidate))
     outcome = Outcome(
         state=_state(here),
         reason=Reason.PREPARING if old is None else Reason.RESTARTED,
@@ -348,6 +357,17 @@ def _begin(here: _Pass, candidate: Workload) -> Plan:
         healthy=_health(here, Reason.PREPARING, None),
     )
     return _plan(here, outcome, look_again=SOON_SECONDS)
+
+
+def _left_to_autoscaler(candidate: Workload) -> tuple[Note, ...]:
+    """Told once, when it begins."""
+    if not candidate.autoscaler:
+        return ()
+    name, scaler = candidate.version.deployment, candidate.autoscaler
+    message = (
+        f"Deployment {name} is scaled by HorizontalPodAutoscaler {scaler}: replicas are left to it"
+    )
+    return (Note(severity=Severity.NORMAL, reason="LeftToAutoscaler", message=message),)
 
 
 # --- the trial ----------------------------------------------------------------------------
@@ -392,11 +412,24 @@ def _held(here: _Pass, candidate: Workload, judgement: Judgement | None) -> Plan
 
 def _missing(here: _Pass, candidate: Workload) -> tuple[Reason, str] | None:
     """Who is not there to answer."""
-    if not candidate.is_ready:
-        return Reason.CANDIDATE_NOT_READY, _readiness(candidate)
+    for share in (scaling.share_of(here.facts), here.early):
+        lacking = None if share is None else _lacking(here, candidate, share)
+        if lacking is not None:
+            return lacking
     if here.facts.mirror and not here.seen.comparator.is_ready:
         return Reason.COMPARATOR_NOT_READY, COMPARATOR_AWAY
     return None
+
+
+def _lacking(here: _Pass, candidate: Workload, share: int) -> tuple[Reason, str] | None:
+    """What keeps the pods that a share of requests needs from answering; None when they can."""
+    pods = scaling.pods_for(share, here.spec, here.facts, here.seen)
+    if scaling.are_there(pods, candidate):
+        return None
+    said = scaling.waiting(pods, candidate) if pods else _readiness(candidate)
+    if candidate.unplaced:
+        return Reason.CAPACITY_MISSING, f"{said}; there is no room: {candidate.unplaced}"
+    return Reason.SCALING if pods else Reason.CANDIDATE_NOT_READY, said
 
 
 def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
@@ -515,16 +548,13 @@ def _health_of(cause: str) -> Reason:
 
 def _prepare(here: _Pass, candidate: Workload) -> Plan:
     """No traffic before every pod is ready, and not before the route is at rest."""
-    if here.facts.pause is not None or here.spec.paused:
+    if (here.facts.pause is not None or here.spec.paused) and here.early is None:
         return _hold(here, Reason.PAUSED, _pause_message(here), None)
-    if not candidate.is_ready:
-        outcome = Outcome(
-            state=machine.State.STALLED if candidate.stuck else _state(here),
-            reason=Reason.CANDIDATE_NOT_READY if candidate.stuck else Reason.PREPARING,
-            message=candidate.stuck or _readiness(candidate),
-            healthy=Reason.CANDIDATE_NOT_READY,
-        )
-        return _plan(here, outcome, look_again=WAIT_SECONDS)
+    share = _first_share(here) if here.early is None else here.early
+    here = replace(here, ahead=share)
+    lacking = _lacking(here, candidate, share)
+    if lacking is not None or not candidate.is_ready:
+        return _unready(here, candidate, lacking)
     if not here.is_settled:
         waiting = here.seen.route.message or "waits until the route is at rest"
         return _hold(here, Reason.WAITING_FOR_ROUTE, waiting, None)
@@ -533,6 +563,26 @@ def _prepare(here: _Pass, candidate: Workload) -> Plan:
     if failing:
         return _wait_for_checks(here, failing)
     return _step_to(_informed(here), 0)
+
+
+def _first_share(here: _Pass) -> int:
+    """The candidate is tried as large as it first meets requests: a blue/green in full."""
+    return next(each.share for each in here.steps if each.share)
+
+
+def _unready(here: _Pass, candidate: Workload, lacking: tuple[Reason, str] | None) -> Plan:
+    """Some of its pods are not there yet, or never will be."""
+    is_stuck = bool(candidate.stuck) or candidate.is_asleep
+    reason, said = lacking or (Reason.CANDIDATE_NOT_READY, "")
+    if reason is Reason.CAPACITY_MISSING or (reason is Reason.SCALING and not is_stuck):
+        return _hold(here, reason, said, None)
+    outcome = Outcome(
+        state=machine.State.STALLED if is_stuck else _state(here),
+        reason=Reason.CANDIDATE_NOT_READY if is_stuck else Reason.PREPARING,
+        message=candidate.stuck or _readiness(candidate),
+        healthy=Reason.CANDIDATE_NOT_READY,
+    )
+    return _plan(here, outcome, look_again=WAIT_SECONDS)
 
 
 def _checked(here: _Pass) -> _Pass:
@@ -588,9 +638,14 @@ def _informed(here: _Pass) -> _Pass:
     return here.with_facts(new, *notes)
 
 
-def _step_to(here: _Pass, index: int) -> Plan:
-    step = here.steps[index]
+def _step_to(here: _Pass, index: int, judgement: Judgement | None = None) -> Plan:
+    step, candidate = here.steps[index], here.seen.candidate
+    here = replace(here, ahead=step.share)
     assert here.facts.candidate is not None
+    assert candidate is not None
+    lacking = _lacking(here, candidate, step.share)
+    if lacking is not None:
+        return _hold(here, *lacking, judgement)
     if step.mirror and not here.seen.comparator.is_ready:
         return _hold(here, Reason.COMPARATOR_NOT_READY, COMPARATOR_STARTS, None)
     message = _announcement(step, here.facts.candidate.deployment)
@@ -692,7 +747,7 @@ def _climb(here: _Pass, judgement: Judgement | None) -> Plan:
     if step.is_judged and not _gate_is_met(step, judgement):
         return _wait_for_evidence(here, step, judgement)
     if here.next_index < len(here.steps):
-        return _step_to(here, here.next_index)
+        return _step_to(here, here.next_index, judgement)
     return _promote(here, judgement)
 
 
@@ -728,7 +783,7 @@ def _wait_for_evidence(here: _Pass, step: Step, judgement: Judgement | None) -> 
         case api.OnInconclusive.ROLLBACK:
             return _roll_back(here, Reason.INCONCLUSIVE, said, judgement)
         case api.OnInconclusive.PROMOTE:
-            return _step_to(here, here.next_index)
+            return _step_to(here, here.next_index, judgement)
 
 
 def _pause(here: _Pass, cause: str, message: str, judgement: Judgement | None) -> Plan:
@@ -777,6 +832,11 @@ def _nobody_answers(here: _Pass) -> str:
 
 def _readiness(candidate: Workload) -> str:
     name = candidate.version.deployment
+    if candidate.is_asleep:
+        return (
+            f"Deployment {name} is scaled to 0, where HorizontalPodAutoscaler "
+            f"{candidate.autoscaler} does nothing: kubectl scale deployment/{name} --replicas=1"
+        )
     if candidate.desired == 0:
         return f"Deployment {name} is scaled to 0"
     if candidate.available >= candidate.desired:
@@ -811,7 +871,7 @@ def _hold(
 
 def _health(here: _Pass, reason: Reason, judgement: Judgement | None) -> Reason:
     candidate = here.seen.candidate
-    if candidate is not None and not candidate.is_ready:
+    if candidate is not None and not _has_pods(here, candidate):
         return Reason.CANDIDATE_NOT_READY
     if reason in UNHEALTHY:
         return reason
@@ -825,6 +885,14 @@ def _health(here: _Pass, reason: Reason, judgement: Judgement | None) -> Reason:
         Verdict.INCONCLUSIVE: Reason.NOT_ENOUGH_EVIDENCE,
         Verdict.NO_DATA: Reason.METRICS_UNAVAILABLE,
     }[judgement.verdict]
+
+
+def _has_pods(here: _Pass, candidate: Workload) -> bool:
+    """Those of its present share; those of a greater one may be on their way."""
+    if here.facts.step is None:
+        return candidate.is_ready
+    pods = scaling.pods_for(scaling.share_of(here.facts), here.spec, here.facts, here.seen)
+    return scaling.are_there(pods, candidate)
 
 
 def _next_look(here: _Pass, at_most: float | None) -> float:
@@ -857,18 +925,32 @@ def _plan(here: _Pass, outcome: Outcome, *, look_again: float | None) -> Plan:
         traffic, look_again = None, WAIT_SECONDS
     elif not here.is_settled:
         look_again = SOON_SECONDS if look_again is None else min(look_again, SOON_SECONDS)
+    known = scaling.followed(
+        here.rollout.status, here.facts, here.spec, here.seen, is_settled=here.is_settled
+    )
     return Plan(
         status=status.described(
-            here.rollout, here.seen, here.facts, outcome, is_settled=here.is_settled
+            here.rollout, here.seen, known, outcome, is_settled=here.is_settled
         ),
         traffic=traffic,
         finalizer=is_away or (here.rollout.has_finalizer and not here.is_settled),
-        look_again_seconds=look_again,
-        command_done=here.rollout.command is not None,
+        look_again_seconds=_sooner(
+            look_again, scaling.seconds_to_next(here.spec, known, here.seen)
+        ),
+        command_done=here.rollout.command is not None and here.early is None,
         services=here.seen.missing_services,
         comparator=_comparator(here),
+        scales=scaling.scales(here.ahead, here.spec, known, here.seen, is_settled=here.is_settled),
         notes=here.notes,
     )
+
+
+def _sooner(look_again: float | None, until_scaling: float | None) -> float | None:
+    """There is no hurry with what is scaled down."""
+    if until_scaling is None:
+        return look_again
+    wait = max(until_scaling, WAIT_SECONDS)
+    return wait if look_again is None else min(look_again, wait)
 
 
 def _comparator(here: _Pass) -> bool | None:

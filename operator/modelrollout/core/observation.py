@@ -53,11 +53,28 @@ class Workload:
     replica_sets: tuple[str, ...]
     stuck: str = ""
     """Why the Deployment gave up making progress, in its own words."""
+    autoscaler: str = ""
+    """The HorizontalPodAutoscaler that scales it. Like the next one asked for with spec.scaling only."""
+    unplaced: str = ""
+    """Why there is no room for some of its pods, in the quota's or the scheduler's own words."""
+
+    @property
+    def is_asleep(self) -> bool:
+        """It has an autoscaler that does nothing, as there is no pod to measure."""
+        return bool(self.autoscaler) and self.desired == 0
 
     @property
     def is_ready(self) -> bool:
         """All wanted pods are available, and at least one is."""
         return self.desired > 0 and self.available >= self.desired and self.endpoints > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """A Deployment whose version gets no requests any more."""
+
+    desired: int
+    autoscaler: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +160,8 @@ class Observation:
     stable: Workload | None = None
     candidate: Workload | None = None
     route: Route
+    idle: Mapping[str, Idle] = field(default_factory=dict)
+    """The Deployments that status calls idle, as far as they still exist."""
     comparator: Comparator = Comparator()
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
     """Of those that had not passed yet, before the first step."""

@@ -76,6 +76,15 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """A Deployment that is to have another number of pods than it was seen to want."""
+
+    deployment: str
+    before: int
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The outcome of one pass."""
 
@@ -91,6 +100,8 @@ class Plan:
     """To be created."""
     comparator: bool | None = None
     """To be deployed, comparing the status' two versions, or (False) removed; None leaves it alone."""
+    scales: tuple[Scale, ...] = ()
+    """Up before a share that is yet to come, down after all shares are gone."""
     notes: tuple[Note, ...] = ()
 
 

@@ -124,7 +124,11 @@ class Simulation:
         self._pods: list[Target] = []
         self.traffic, self.scraper = self._users(requests)
         self.store = Store(clock=self.clock, disturb=self._disturb)
-        furnish(self.store, {**manifest, "spec": self._spec.to_dict()}, (scenario.stable.pods, scenario.candidate.pods))
+        furnish(
+            self.store,
+            {**manifest, "spec": self._spec.to_dict()},
+            (scenario.stable.pods, scenario.candidate.pods),
+        )
         self._gateway = Gateway(
             self.store, scenario.propagation_seconds, later=self._later, shift=self._shift
         )
@@ -318,7 +322,7 @@ def checked(manifest: Object, scenario: Scenario) -> tuple[api.ModelRolloutSpec,
 
 
 def _without_people(spec: api.ModelRolloutSpec, steps: Sequence[Step]) -> api.ModelRolloutSpec:
-    """The same evidence, with requests for users, and approvals given as soon as asked for."""
+    """The same evidence, with requests for users, approvals as soon as asked for, all pods there."""
     given = spec.strategy.steps or tuple(
         api.Step(weight=each.weight, max_seconds=each.max_seconds)
         for each in steps
@@ -333,6 +337,7 @@ def _without_people(spec: api.ModelRolloutSpec, steps: Sequence[Step]) -> api.Mo
         update={
             "traffic": spec.traffic.model_copy(update={"sticky": None, "cohort": ()}),
             "strategy": spec.strategy.model_copy(update=strategy),
+            "scaling": None,
         }
     )
 
