@@ -119,7 +119,10 @@ def _comparator_problem(rollout: Rollout, found: Comparator) -> Problem | None:
     if not found.is_taken:
         return None
     name = comparator_of(rollout.name)
-    message = f"Deployment {name} is somebody else's: rename it, or the ModelRollout"
+    message = (
+        f"{name} is the comparator's name, and a Deployment, Service or ConfigMap of somebody "
+        "else's has it: rename it, or the ModelRollout"
+    )
     return Problem(reason=Reason.COMPARATOR_NOT_READY, message=message)
 
 

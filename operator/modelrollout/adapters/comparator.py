@@ -21,6 +21,8 @@ from modelrollout.errors import NotFound, Refused
 METRICS_PORT = 9090
 CONFIGURATION = f"{api.GROUP}/configuration"
 """An annotation: the digest of what the comparator was made from."""
+REVISIONS = f"{api.GROUP}/revisions"
+"""An annotation: stable's and the candidate's."""
 FOLDER = "/etc/comparator"
 NOBODY = 65532
 GRACE_SECONDS = 15
@@ -49,12 +51,12 @@ class Comparators:
 
     async def observe(self, rollout: Rollout, known: api.ModelRolloutStatus) -> Comparator:
         """What there is of it, against what the facts ask for."""
+        name = comparator_of(rollout.name)
         try:
-            live = await self._cluster.get(
-                DEPLOYMENTS, rollout.namespace, comparator_of(rollout.name)
-            )
+            live = await self._cluster.get(DEPLOYMENTS, rollout.namespace, name)
         except NotFound:
-            return Comparator()
+            beside = [await self._is_free(each, rollout, name) for each in (SERVICES, CONFIG_MAPS)]
+            return Comparator(is_taken=not all(beside))
         if not _is_ours(live, rollout):
             return Comparator(is_taken=True)
         wanted = self._wanted(rollout, known)
@@ -103,7 +105,8 @@ class Comparators:
         if rollout.spec.shadow is None:
             return ()
         given = configuration(rollout, known.stable, known.candidate)
-        return manifests(rollout, given, self._image, self._pull_policy)
+        revisions = f"{known.stable.revision} {known.candidate.revision}"
+        return manifests(rollout, given, revisions, self._image, self._pull_policy)
 
 
 def configuration(
@@ -125,7 +128,7 @@ def configuration(
 
 
 def manifests(
-    rollout: Rollout, given: Object, image: str, pull_policy: str
+    rollout: Rollout, given: Object, revisions: str, image: str, pull_policy: str
 ) -> tuple[tuple[Resource, Object], ...]:
     """The objects, in the order in which they are needed."""
     name = comparator_of(rollout.name)
@@ -155,7 +158,12 @@ def manifests(
         "data": {"config.json": text},
     }
     # A change of the configuration is a change of the pod: it is read once, at the start.
-    pod = _pod(name, selector, image, pull_policy, hashlib.sha256(text.encode()).hexdigest()[:16])
+    annotations = {
+        CONFIGURATION: hashlib.sha256(text.encode()).hexdigest()[:16],
+        # What other revisions answered is forgotten: their labels may still be to come.
+        REVISIONS: revisions,
+    }
+    pod = _pod(name, selector, image, pull_policy, annotations)
     deployment: Object = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -179,13 +187,12 @@ def manifests(
         },
     }
     found = ((CONFIG_MAPS, config), (DEPLOYMENTS, deployment), (SERVICES, service))
-    annotations = {CONFIGURATION: _digest(found)}
-    deployment["metadata"] = {**meta, "annotations": annotations}
+    deployment["metadata"] = {**meta, "annotations": {CONFIGURATION: _digest(found)}}
     return found
 
 
 def _pod(
-    name: str, selector: dict[str, str], image: str, pull_policy: str, configuration: str
+    name: str, selector: dict[str, str], image: str, pull_policy: str, annotations: dict[str, str]
 ) -> Object:
     probe = {"httpGet": {"path": "/healthz", "port": "metrics"}}
     container = {
@@ -211,13 +218,9 @@ def _pod(
         },
         "volumeMounts": [{"name": "configuration", "mountPath": FOLDER, "readOnly": True}],
     }
-    annotations = {
-        CONFIGURATION: configuration,
-        "prometheus.io/scrape": "true",
-        "prometheus.io/port": str(METRICS_PORT),
-    }
+    scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT)}
     return {
-        "metadata": {"labels": selector, "annotations": annotations},
+        "metadata": {"labels": selector, "annotations": {**annotations, **scraped}},
         "spec": {
             # It talks to no API server, and answers nobody who waits.
             "automountServiceAccountToken": False,
