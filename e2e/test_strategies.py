@@ -204,7 +204,7 @@ def test_a_mirror_comes_first_and_users_later(shop: Shop) -> None:
 
 
 def test_an_ab_test_keeps_each_user_on_one_side(shop: Shop) -> None:
-    shop.users(rate=150, users=200)
+    shop.users(rate=150, options=["--users", "200"])
     candidate = shop.deploy("v2", replicas=2)
     traffic = {"gatewayAPI": {"route": ROLLOUT}, "sticky": {"header": "x-user-id"}}
     strategy = {"type": "ABTest", "steps": [{"weight": 50, "minSeconds": 20}]}

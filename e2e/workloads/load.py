@@ -10,6 +10,7 @@ GET /stats on --stats-port shows the counts by version and status: in total, and
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import ipaddress
 import json
@@ -107,10 +108,16 @@ class FeedbackSender:
     """Posts predictions and labels in batches; what the exporter does not take is lost, and counted."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, label_delay_seconds: float
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        label_delay_seconds: float,
+        comparator: str = "",
     ) -> None:
+        """`comparator` gets the labels as well; while there is none, it gets none."""
         self.session = session
         self.url = url
+        self.comparator = comparator
         self.label_delay_seconds = label_delay_seconds
         self.predictions: list[dict[str, Any]] = []
         self.labels: deque[tuple[float, dict[str, Any]]] = deque()
@@ -135,6 +142,10 @@ class FeedbackSender:
         while self.labels and self.labels[0][0] <= until:
             labels.append(self.labels.popleft()[1])
         await self.post("labels", labels)
+        if self.comparator and labels:
+            known = [{"requestId": each["id"], "label": each["label"]} for each in labels]
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                await self.session.post(f"{self.comparator}/labels", json=known)
 
     async def post(self, kind: str, batch: list[dict[str, Any]]) -> None:
         if not batch:
@@ -211,7 +222,7 @@ class LoadGenerator:
             headers["x-user-id"] = user
         try:
             async with self.session.post(
-                self.options.url, data=self.bodies[index], headers=headers
+                self.options.url, data=identified(self.bodies[index], identity), headers=headers
             ) as response:
                 version = response.headers.get("x-model-version", "")
                 answer = await response.read()
@@ -233,6 +244,11 @@ def body_of(pixels: list[int], label: int) -> bytes:
     """A request of the Open Inference Protocol; the label is for servers that have no model."""
     tensor = {"name": "pixels", "shape": [1, len(pixels)], "datatype": "INT32", "data": pixels}
     return json.dumps({"inputs": [tensor], "parameters": {"digit": label}}).encode()
+
+
+def identified(body: bytes, identity: str) -> bytes:
+    """The request with its id, by which a label finds it: a gateway may give x-request-id anew."""
+    return b'{"id": "' + identity.encode() + b'", ' + body[1:]
 
 
 def read_answer(answer: bytes, version: str) -> tuple[str, int | None]:
@@ -298,7 +314,8 @@ async def run(arguments: argparse.Namespace) -> None:
     data = Digits.read(arguments.digits) if arguments.digits else digits.held_out()
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(session_for(options))
-        sender = FeedbackSender(session, arguments.feedback, arguments.label_delay)
+        comparator = arguments.comparator
+        sender = FeedbackSender(session, arguments.feedback, arguments.label_delay, comparator)
         out = stack.enter_context(arguments.out.open("w", buffering=1))
 
         def take(record: Record, predicted: int | None, label: int) -> None:
@@ -360,6 +377,7 @@ def parser() -> argparse.ArgumentParser:
     add("--users", type=int, default=0, help="send x-user-id, of so many users (0: do not)")
     add("--header", action="append", default=[], help="NAME:VALUE of each request; repeatable")
     add("--feedback", default="", help="URL of the feedback exporter")
+    add("--comparator", default="", help="URL of a comparator that gets the labels as well")
     add("--label-delay", type=float, default=2.0, help="seconds from a prediction to its label")
     add("--digits", type=Path, help="JSON file of workloads.digits; else from scikit-learn")
     add("--out", type=Path, default=Path("requests.jsonl"), help="one JSON object per request")
@@ -370,7 +388,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
-    for address in filter(None, (arguments.url, arguments.feedback)):
+    for address in filter(None, (arguments.url, arguments.feedback, arguments.comparator)):
         refuse_public_address(address)
     if not (0 < arguments.rate <= 1000 and arguments.seconds <= 3600):
         raise SystemExit("at most 1000 requests a second, for at most 3600 seconds")

@@ -92,10 +92,10 @@ async def with_metrics(
 
 def _is_urgent(rollout: Rollout) -> bool:
     """A human wants something done that no pods have to be started for."""
-    if rollout.command is None:
+    if rollout.order is None:
         return False
     is_scaled = rollout.spec is not None and rollout.spec.scaling is not None
-    return not is_scaled or rollout.command.verb not in GOES_UP
+    return not is_scaled or rollout.order.verb not in GOES_UP
 
 
 @dataclass(frozen=True, slots=True)

@@ -383,3 +383,23 @@ def test_deletion_does_not_wait_for_a_gateway_that_is_away():
     walk.step(deleting=True)
     away = Route(in_sync=True, accepted=False, message="nobody answers")
     assert walk.step(deleting=True, route=away).finalizer is False
+
+
+def test_a_command_counts_once_though_its_annotation_stays():
+    """Its removal may fail, and an operator may die before it: a step is skipped once."""
+    walk = at_weight(10)
+    plan = walk.step(command="skip-step", traffic=None)
+    assert plan.status.weight.wanted == 50
+    for _ in range(5):
+        plan = walk.step(command="skip-step", traffic=None)
+        assert plan.command_done
+        assert plan.status.weight.wanted == 50
+    walk.step(traffic=None)
+    assert walk.step(command="skip-step", traffic=None).status.weight.wanted == 100
+
+
+def test_evidence_decides_while_a_command_that_was_obeyed_stays():
+    walk = at_weight(10)
+    walk.step(command="resume")
+    plan = walk.until(Phase.ROLLING_BACK, command="resume", traffic=BAD)
+    assert "errors: candidate" in plan.status.reason

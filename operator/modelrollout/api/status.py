@@ -319,6 +319,8 @@ class ModelRolloutStatus(PlainModel):
     """weight of the candidate."""
     mirror: Annotated[int, Field(ge=0, le=FULL_WEIGHT)] | None = None
     """mirror is the percentage of requests that are copied to the comparator, in a mirror step."""
+    obeyed: Sentence | None = None
+    """obeyed is the command that was carried out, as long as its annotation is there: it counts once."""
     coverage: Annotated[str, Field(max_length=16)] | None = None
     """coverage is the share of this mirror step's copied requests whose answers were compared."""
     replicas: Annotated[int, Field(ge=0)] | None = None

@@ -58,7 +58,7 @@ def _record(rollout: Rollout, seen: Observation, plan: Plan, index: int) -> Reco
     note = plan.notes[index]
     time = as_time(seen.now)
     # A command is obeyed before anything else is looked at: its answer is the first note.
-    is_answer = plan.command_done and index == 0
+    is_answer = rollout.order is not None and index == 0
     head: Json = {
         "id": f"{rollout.uid}/{time}/{index}",
         "time": time,

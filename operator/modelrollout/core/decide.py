@@ -217,11 +217,16 @@ def _not_understood(rollout: Rollout, seen: Observation) -> Plan:
 
 
 def _obey(here: _Pass) -> _Pass:
-    if here.rollout.command is None:
+    """A command counts once, also where its annotation could not be removed at once."""
+    given, command = here.rollout.command, here.rollout.order
+    obeyed = None if given is None else given.identity
+    if here.facts.obeyed != obeyed:
+        here = here.with_facts(here.facts.model_copy(update={"obeyed": obeyed}))
+    if command is None:
         return here
     following = None if here.step is None else here.next_index
     asked = commands.Asked(
-        command=here.rollout.command,
+        command=command,
         known=here.facts,
         candidate=here.seen.candidate,
         step=here.step,
@@ -933,6 +938,7 @@ def _plan(here: _Pass, outcome: Outcome, *, look_again: float | None) -> Plan:
             here.rollout, here.seen, known, outcome, is_settled=here.is_settled
         ),
         traffic=traffic,
+        is_written=here.seen.route.in_sync and traffic == here.intended,
         finalizer=is_away or (here.rollout.has_finalizer and not here.is_settled),
         look_again_seconds=_sooner(
             look_again, scaling.seconds_to_next(here.spec, known, here.seen)

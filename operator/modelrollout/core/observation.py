@@ -31,6 +31,11 @@ class Command:
     by: str
     verb: Verb | None
 
+    @property
+    def identity(self) -> str:
+        """What tells it from another one that comes in its place."""
+        return f"{self.text} by {self.by}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -146,6 +151,12 @@ class Rollout:
     has_finalizer: bool
     is_deleting: bool
     command: Command | None
+
+    @property
+    def order(self) -> Command | None:
+        """The command that is yet to be carried out; one whose annotation only stayed is none."""
+        given = self.command
+        return None if given is None or given.identity == self.status.obeyed else given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,8 @@ class Plan:
     status: ModelRolloutStatus
     traffic: Traffic | None
     """None leaves the route alone."""
+    is_written: bool = False
+    """The route says it already, as this pass saw it."""
     finalizer: bool
     """Ours stays on the object while traffic is, or may be, away from rest."""
     look_again_seconds: float | None
