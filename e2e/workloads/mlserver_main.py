@@ -1,6 +1,6 @@
 """Serve the digits model with MLServer; the environment says which version and which quality.
 
-MODEL_VERSION (default v1), MODEL_QUALITY (good or poor), MODELS (where the files are), HTTP_PORT,
+MODEL_VERSION (default v1), MODEL_QUALITY (good, poor or retrained), MODELS (where the files are), HTTP_PORT,
 GRPC_PORT, METRICS_PORT, and the faults of `mlserver_runtime`.
 """
 

@@ -62,7 +62,9 @@ async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
         await world.comparators.deploy(rollout, plan.status)
     elif plan.comparator is not None:
         await world.comparators.remove(rollout)
-    if plan.traffic is None or not await world.router.set_traffic(rollout, plan.traffic):
+    if plan.traffic is None or plan.is_written:
+        return
+    if not await world.router.set_traffic(rollout, plan.traffic):
         return
     telemetry.ROUTE_WRITES.inc()
     LOG.info("route written", extra={**_names(rollout), "weight": plan.traffic.weight})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from builders import ERRORS, a_rollout, a_workload
+from builders import ERRORS, a_rollout
+from fleet import Fleet
 from modelrollout.api.conditions import Reason
 from modelrollout.api.v1alpha1 import Phase, Verdict
 from modelrollout.core.machine import TRANSITIONS
@@ -32,6 +35,13 @@ BETA = {
 }
 STICKY = {"traffic": {"gatewayAPI": {"route": "ranker"}, "sticky": {"cookie": "user"}}}
 CHECKS = [{"name": "answers", "http": {"path": "/"}}]
+SCALINGS = {
+    "none": {},
+    "usual": {"scaling": {}},
+    "hasty": {"scaling": {"minReplicas": 3, "warmSeconds": 0, "drainSeconds": 0}},
+    "short": {"scaling": {"minReplicas": 1, "warmSeconds": 60, "drainSeconds": 5}},
+}
+DEPLOYMENTS = ["ranker-v1", "ranker-v2", "ranker-v3"]
 
 
 def steps(*given):
@@ -63,13 +73,16 @@ class Rollouts(RuleBasedStateMachine):
         strategy=st.sampled_from(sorted(STRATEGIES)),
         bake=st.sampled_from([0, 10, 60]),
         policy=st.sampled_from(["Pause", "Rollback"]),
+        scaling=st.sampled_from(sorted(SCALINGS)),
+        pods=st.sampled_from([0, 1, 4]),
     )
-    def begin(self, strategy, bake, policy):
+    def begin(self, strategy, bake, policy, scaling, pods):
         given, more = STRATEGIES[strategy]
         guardrails = [ERRORS, FLIPS] if "shadow" in more else [ERRORS]
         self.walk = Walk(
             spec={
                 **more,
+                **SCALINGS[scaling],
                 "strategy": given | {"bake": {"seconds": bake}},
                 "analysis": {
                     "guardrails": guardrails,
@@ -79,22 +92,31 @@ class Rollouts(RuleBasedStateMachine):
                 },
             }
         )
+        is_scaled = scaling != "none"
+        others = dict.fromkeys(DEPLOYMENTS[1:], pods if is_scaled else 2)
+        self.fleet = Fleet(desired={"ranker-v1": 4, **others})
         self.candidate = VERSIONS[0]
         self.before = None
         self.command = None
+        self.waiting = None
         self.comparator = Comparator(exists=True, is_current=True, is_ready=True)
         self.passing = True
 
     def _pass(self, **seen):
         self.before = self.walk.status
-        self.command = seen.get("command")
-        seen.setdefault("candidate", a_workload(*self.candidate))
+        self.on_route = self.walk.route
+        seen.setdefault("command", self.waiting)
+        seen = self.fleet.seen(self.before, self.candidate) | seen
         seen.setdefault("comparator", self.comparator)
         names = [each.name for each in self.walk_spec().strategy.checks]
         seen["checks"] = {each: CheckResult(passed=self.passing) for each in names}
         self.candidate_ready = seen["candidate"].is_ready if seen["candidate"] else False
         self.problem = seen.get("problem")
+        self.seen = seen
         self.plan = self.walk.step(**seen)
+        self.fleet.follow(self.plan)
+        is_done = self.plan.command_done
+        self.command, self.waiting = (seen["command"], None) if is_done else (None, seen["command"])
 
     @rule(exists=st.booleans(), ready=st.booleans())
     def the_comparator_comes_and_goes(self, exists, ready):
@@ -150,7 +172,30 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(available=st.sampled_from([0, 1]))
     def pods_not_ready(self, available):
-        self._pass(candidate=a_workload(*self.candidate, available=available, endpoints=available))
+        found = self.fleet.workload(*self.candidate)
+        fewer = min(available, found.available)
+        self._pass(candidate=replace(found, available=fewer, endpoints=fewer))
+
+    @rule(room=st.sampled_from([0, 6, 1000]), starting=st.sampled_from([1, 1000]))
+    def the_cluster_fills_or_grows(self, room, starting):
+        self.fleet.room, self.fleet.starting = room, starting
+        self._pass()
+
+    @rule(name=st.sampled_from(DEPLOYMENTS))
+    def an_autoscaler_comes_or_goes(self, name):
+        self.fleet.autoscaled ^= {name}
+        self._pass()
+
+    @rule(name=st.sampled_from(DEPLOYMENTS), pods=st.sampled_from([0, 1, 7]))
+    def somebody_scales(self, name, pods):
+        self.fleet.desired[name] = pods
+        self.fleet.ready[name] = min(pods, self.fleet.ready[name])
+        self._pass()
+
+    @rule(asked=st.booleans())
+    def scaling_is_asked_for_or_not(self, asked):
+        self.walk.spec["scaling"] = {"warmSeconds": 60} if asked else None
+        self._pass()
 
     @rule()
     def route_edited_by_hand(self):
@@ -192,6 +237,9 @@ class Rollouts(RuleBasedStateMachine):
         self.the_comparator_outlives_the_mirror()
         self.a_rejected_revision_gets_no_traffic()
         self.no_traffic_to_pods_that_are_not_ready()
+        self.a_share_comes_after_its_pods()
+        self.nobody_with_requests_is_scaled_down()
+        self.nothing_is_scaled_that_is_not_ours_to_scale()
         self.the_finalizer_is_on_while_traffic_is_away()
         self.status_is_what_the_api_accepts()
         self.the_move_is_in_the_table()
@@ -263,7 +311,51 @@ class Rollouts(RuleBasedStateMachine):
 
     def no_traffic_to_pods_that_are_not_ready(self):
         has_begun = self.before.weight.wanted == 0 and self.plan.status.weight.wanted > 0
-        assert not has_begun or self.candidate_ready
+        assert not has_begun or self.candidate_ready or self.counts_pods()
+
+    def counts_pods(self):
+        """The candidate's pods are the operator's to start."""
+        found = self.seen["candidate"]
+        return self.walk_spec().scaling is not None and found is not None and not found.autoscaler
+
+    def share_of(self, status):
+        return max(status.weight.wanted, status.mirror or 0)
+
+    def a_share_comes_after_its_pods(self):
+        """As many as it needs of those that stable had when the trial began."""
+        old, new = self.before, self.plan.status
+        if old.candidate is None or not self.counts_pods():
+            return
+        is_promoted = new.stable.deployment == old.candidate.deployment
+        share = 100 if is_promoted else self.share_of(new)
+        if share <= self.share_of(old) and not is_promoted:
+            return
+        total = self.seen["stable"].desired if old.replicas is None else old.replicas
+        needed = max(self.walk_spec().scaling.min_replicas, math.ceil(total * share / 100))
+        assert min(self.seen["candidate"].available, self.seen["candidate"].endpoints) >= needed
+
+    def nobody_with_requests_is_scaled_down(self):
+        """Nor stable in the bake, nor a candidate before its first request."""
+        down = {each.deployment for each in self.plan.scales if each.replicas < each.before}
+        on_trial = (self.before.stable, self.before.candidate)
+        users = {each.deployment for each in on_trial if each is not None}
+        now = (self.plan.status.stable, self.plan.status.candidate)
+        users |= {each.deployment for each in now if each is not None}
+        for traffic in (self.on_route, self.plan.traffic):
+            if traffic is not None:
+                backends = (traffic.stable, traffic.candidate)
+                users |= {each.service for each in backends if each is not None}
+        assert not down & users
+        route = self.seen.get("route")
+        assert not down or route is None or (route.in_sync and route.accepted)
+
+    def nothing_is_scaled_that_is_not_ours_to_scale(self):
+        scaled = {each.deployment for each in self.plan.scales}
+        assert not scaled or self.walk_spec().scaling is not None
+        assert not scaled & self.fleet.autoscaled
+        up = {each.deployment for each in self.plan.scales if each.replicas > each.before}
+        trial = self.plan.status.candidate
+        assert up <= ({trial.deployment} if trial else set())
 
     def the_finalizer_is_on_while_traffic_is_away(self):
         if self.plan.traffic is not None and not self.plan.traffic.is_rest:
