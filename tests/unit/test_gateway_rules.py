@@ -167,13 +167,15 @@ def a_policy(*conditions, generation=2, name="ranker-sticky", **spec):
     ],
 )
 def test_a_policy_is_in_force_when_the_gateway_says_so_of_this_generation(conditions, stage):
-    assert buckets.answer(a_policy(*conditions)).stage is stage
+    assert buckets.answer(a_policy(*conditions), 1).stage is stage
 
 
 def test_every_gateway_of_the_route_must_accept_the_policy():
     policy = a_policy(("Accepted", "True", 2))
+    assert buckets.answer(policy, 1).stage is Stage.IN_FORCE
+    assert buckets.answer(policy, 2).stage is Stage.PENDING
     policy["status"]["ancestors"].append({"conditions": []})
-    assert buckets.answer(policy).stage is Stage.PENDING
+    assert buckets.answer(policy, 2).stage is Stage.PENDING
 
 
 @pytest.mark.parametrize(

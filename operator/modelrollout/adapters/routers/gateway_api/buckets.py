@@ -156,8 +156,8 @@ def own_policy(policies: list[Object], rollout: str) -> Object | None:
     return None
 
 
-def answer(found: Object) -> Answer:
-    """What every gateway of the route says about the policy as it is now."""
+def answer(found: Object, parents: int) -> Answer:
+    """What every gateway, the parents of the route, says about the policy as it is now."""
     generation = found["metadata"].get("generation", 0)
     ancestors = found.get("status", {}).get("ancestors") or []
     conditions = [
@@ -173,7 +173,9 @@ def answer(found: Object) -> Answer:
     refused = [each for each in accepted if not _is_true(each)]
     if refused:
         return Answer(stage=Stage.REFUSED, message=_said(refused[0]))
-    is_whole = bool(ancestors) and len(accepted) == len(ancestors)
+    if len(ancestors) < parents:
+        return Answer(stage=Stage.PENDING)
+    is_whole = len(accepted) == len(ancestors)
     return Answer(stage=Stage.IN_FORCE if is_whole else Stage.PENDING)
 
 
@@ -191,6 +193,14 @@ def refusal(rollout: str, said: str) -> str:
         f"the gateway refuses EnvoyExtensionPolicy {policy_name(rollout)}, which traffic.sticky "
         f"needs ({said}): enable Lua (extensionApis.enableLua of Envoy Gateway), or leave out "
         "traffic.sticky"
+    )
+
+
+def waiting(rollout: str) -> str:
+    """The sentence for a policy that a gateway has not answered, or never will."""
+    return (
+        f"waits until every gateway of the route has taken up EnvoyExtensionPolicy "
+        f"{policy_name(rollout)}, which traffic.sticky needs; only Envoy Gateway does"
     )
 
 

@@ -183,7 +183,7 @@ class GatewayAPIRouter:
             aim = replace(aim, traffic=replace(aim.traffic, mirror=None))
         policy = buckets.own_policy(policies or [], rollout.name)
         wanted = _wanted_policies(rollout, aim, route)
-        answer = self._answer(policy, wanted)
+        answer = self._answer(policy, wanted, len(route["spec"].get("parentRefs", [])))
         if answer.stage is Stage.REFUSED:
             waits = buckets.refusal(rollout.name, answer.message)
         return _Seen(
@@ -302,13 +302,15 @@ class GatewayAPIRouter:
         policies = await self._policies(rollout, aim, seen.route)
         return await self._obstacle(rollout, aim, seen.route, policies)
 
-    def _answer(self, policy: Object | None, wanted: tuple[Object, Object] | None) -> Answer:
+    def _answer(
+        self, policy: Object | None, wanted: tuple[Object, Object] | None, parents: int
+    ) -> Answer:
         """How far the gateway is with the policy on the user's rule."""
         if wanted is None:
             return Answer(stage=Stage.UNNEEDED)
         if policy is None:
             return Answer(stage=Stage.PENDING)
-        found = buckets.answer(policy)
+        found = buckets.answer(policy, parents)
         if found.stage is not Stage.IN_FORCE:
             return found
         has_rested = self._clock() - last_written(policy) >= PROPAGATION_SECONDS
@@ -318,7 +320,7 @@ class GatewayAPIRouter:
     def _acceptance(self, seen: _Seen) -> tuple[bool, str]:
         accepted, message = acceptance(seen.live)
         if accepted and seen.aim.buckets is Stage.PENDING:
-            return False, "waits until the gateway has taken up the policy that sticky users need"
+            return False, buckets.waiting(seen.aim.rollout)
         return accepted, message
 
     # --- writing ------------------------------------------------------------------------
@@ -451,7 +453,7 @@ def _policy_write(seen: _Seen) -> Object | None:
         return None
     if policy is None:
         return probe
-    stage = buckets.answer(policy).stage
+    stage = buckets.answer(policy, len(seen.route["spec"].get("parentRefs", []))).stage
     if stage is Stage.IN_FORCE:
         return None if _says(policy, whole) else whole
     is_pending = stage is Stage.PENDING and _says(policy, whole)
