@@ -265,6 +265,13 @@ MORE = [
     Bad("a cohort of all who have a cookie", "value: Required value", cohort(cookie="beta")),
     Bad("a cohort's cookie with a name of two", HEADER_NAME, cohort(cookie="a; b", value="1")),
     Bad("a cohort's cookie of two", HEADER_VALUE, cohort(cookie="beta", value="1; admin=1")),
+    # --- scaling ----------------------------------------------------------------------------
+    Bad(
+        "a trial without pods",
+        "scaling.minReplicas in body should be greater than or equal to 1",
+        {"scaling": {"minReplicas": 0}},
+    ),
+    Bad("negative warmth", "scaling.warmSeconds in body", {"scaling": {"warmSeconds": -1}}),
     # --- mirroring --------------------------------------------------------------------------
     Bad(
         "a mirror without shadow",
@@ -884,6 +891,7 @@ EVERYTHING: Manifest = {
         "bake": {"seconds": 0},
     },
     "shadow": EVERY_SHADOW,
+    "scaling": {"minReplicas": 2, "warmSeconds": 0, "drainSeconds": 60},
     "analysis": {
         "guardrails": EVERY_GUARDRAIL,
         "falseRollbackRate": "0.001",
@@ -904,9 +912,12 @@ OWNED = {
 
 
 def documented() -> Iterator[tuple[str, Manifest]]:
-    """The specs of the ModelRollouts that the documentation shows."""
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        blocks = re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+    """The specs of the ModelRollouts that the documentation and the examples show."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for path in [*pages, *sorted((ROOT / "examples").glob("*.yaml"))]:
+        text = path.read_text()
+        blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        blocks = [text] if path.suffix == ".yaml" else blocks
         documents = [each for block in blocks for each in yaml.safe_load_all(block)]
         for index, each in enumerate(documents):
             if isinstance(each, dict) and each.get("kind") == KIND:
@@ -1158,6 +1169,9 @@ STATUS: Manifest = {
     "weight": {"wanted": 5, "accepted": 1},
     "mirror": 20,
     "coverage": "0.93",
+    "obeyed": "approve by ada",
+    "replicas": 6,
+    "idle": [{"deployment": "ranker-v0", "replicas": 6, "sinceTime": TIME}],
     "isRevert": True,
     "checks": [{"name": "answers", "passed": False, "message": "status 503, not 200"}],
     "checkSinceTime": TIME,
