@@ -26,7 +26,7 @@ from modelrollout.adapters.routers.gateway_api.own_rules import names_of, sticky
 from modelrollout.api.conditions import Reason
 from modelrollout.api.traffic import CohortMember, Sticky
 from modelrollout.core.plan import Backend, Mirror, Traffic
-from modelrollout.errors import Conflict, NotFound
+from modelrollout.errors import Conflict, NotFound, Refused
 
 STICKY = Sticky(header="x-user-id")
 BETA = (CohortMember(header="x-beta", value="1"),)
@@ -49,6 +49,7 @@ class Site:
 
     def __init__(self, *rules, kinds=ENVOY_GATEWAY, has_lua=True):
         self.kinds = {HTTP_ROUTES, SERVICES, GATEWAYS, GATEWAY_CLASSES, *kinds}
+        self.forbidden = set()
         self.has_lua = has_lua
         self.now = NOW
         self.objects = defaultdict(dict)
@@ -82,6 +83,8 @@ class Site:
 
     async def list(self, resource, _namespace=None, _selector=""):
         """All of a kind, or NotFound when the kind is not installed."""
+        if resource in self.forbidden:
+            raise Refused(f"{resource.plural} is forbidden")
         if resource not in self.kinds:
             raise NotFound(resource.plural)
         return copy.deepcopy(list(self.objects[resource].values()))
@@ -266,6 +269,19 @@ def test_a_policy_on_the_users_rule_by_its_name_does_not_hold_for_ours(kind):
     problem = site.observe(REST, **given).problem
     assert problem is not None
     assert f"policy auth ({kind.plural}) is attached to rule models" in problem.message
+
+
+def test_a_rollback_needs_no_policy_that_may_not_be_listed():
+    given = {"gatewayAPI": {"route": "ranker", "rule": "models"}}
+    site = Site(a_rule("models"))
+    traffic = replace(AWAY, sticky=STICKY, cohort=BETA)
+    site.settle(traffic, **given)
+    site.forbidden = ENVOY_GATEWAY
+    assert "may not list" in site.observe(traffic, **given).message
+    site.settle(REST, **given)
+    assert site.rules == [a_rule("models")]
+    site.settle(replace(AWAY, cohort=BETA), **given)
+    assert "cannot be seen" in site.observe(replace(AWAY, cohort=BETA), **given).message
 
 
 def test_sticky_users_need_a_rule_with_the_two_versions_alone():

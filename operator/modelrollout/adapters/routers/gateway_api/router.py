@@ -8,23 +8,14 @@ from typing import Protocol
 
 from modelrollout.adapters.cluster import (
     EXTENSION_POLICIES,
-    GATEWAY_CLASSES,
-    GATEWAYS,
     HTTP_ROUTES,
-    SECURITY_POLICIES,
     SERVICES,
-    TRAFFIC_POLICIES,
     Object,
     Resource,
 )
-from modelrollout.adapters.routers.gateway_api import (
-    backends,
-    buckets,
-    mirror,
-    own_rules,
-    precedence,
-)
+from modelrollout.adapters.routers.gateway_api import buckets, own_rules
 from modelrollout.adapters.routers.gateway_api.buckets import Answer, Stage
+from modelrollout.adapters.routers.gateway_api.obstacles import Reader, obstacle, policies_of
 from modelrollout.adapters.routers.gateway_api.route import (
     MANAGED_RULE,
     PROPAGATION_SECONDS,
@@ -42,9 +33,7 @@ from modelrollout.adapters.routers.gateway_api.route import (
     managed,
     next_write,
     owner_of,
-    rule_index,
     split_of,
-    users_rules,
 )
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
@@ -52,10 +41,7 @@ from modelrollout.core.evidence import Split
 from modelrollout.core.observation import Problem, Rollout, Route
 from modelrollout.core.plan import COMPARATOR_PORT, Backend, Mirror, Traffic, comparator_of
 from modelrollout.core.steps import steps_of
-from modelrollout.errors import Conflict, NotFound, Refused, RouterRefused
-
-RULE_POLICIES = (EXTENSION_POLICIES, SECURITY_POLICIES, TRAFFIC_POLICIES)
-"""What Envoy Gateway attaches to one rule by its name, and so not to ours beside it."""
+from modelrollout.errors import Conflict, NotFound, RouterRefused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +52,8 @@ class View:
     split: Split | None
 
 
-class Routes(Protocol):
+class Routes(Reader, Protocol):
     """What the router needs of the Kubernetes API: see adapters/cluster.py."""
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
-        """One object, or NotFound."""
-
-    async def list(
-        self, resource: Resource, namespace: str | None = None, selector: str = ""
-    ) -> list[Object]:
-        """All objects of a namespace, or NotFound where the kind is not installed."""
 
     async def patch(
         self, resource: Resource, namespace: str, name: str, operations: Sequence[Object]
@@ -175,8 +153,8 @@ class GatewayAPIRouter:
             route = as_managed(rollout, live, traffic)
         aim = Aim(rollout=rollout.name, rule=rule, traffic=effective(traffic))
         policies = await self._policies(rollout, aim, route)
-        obstacle, waits = await self._obstacle(rollout, aim, route, policies), ""
-        if obstacle:
+        said, waits = await obstacle(self._cluster, route, aim, policies), ""
+        if said:
             aim = replace(aim, traffic=at_rest(aim.traffic))
         if aim.traffic.mirror and not await self._is_served(rollout, aim.traffic.mirror):
             waits = f"waits for Service {aim.traffic.mirror.service}, which is to get the copies"
@@ -192,87 +170,18 @@ class GatewayAPIRouter:
             aim=replace(aim, buckets=answer.stage),
             policy=policy,
             wanted_policies=wanted,
-            obstacle=obstacle,
+            obstacle=said,
             waits=waits,
         )
 
     async def _policies(self, rollout: Rollout, aim: Aim, route: Object) -> list[Object] | None:
-        """Those of the namespace if they can concern us; None where the kind is not installed."""
+        """Those of the namespace, if they can concern us."""
         assert rollout.spec is not None
         names = own_rules.names_of(rollout.name)
         is_marked = any(each.get("name") in names for each in route["spec"]["rules"])
         if not (rollout.spec.traffic.sticky or aim.traffic.sticky or is_marked):
             return []
-        try:
-            return await self._cluster.list(EXTENSION_POLICIES, rollout.namespace)
-        except NotFound:
-            return None
-
-    async def _obstacle(
-        self, rollout: Rollout, aim: Aim, route: Object, policies: list[Object] | None
-    ) -> str:
-        """Why the aim cannot be had on this route and this gateway; empty when it can."""
-        index = rule_index(route, aim.rule, aim.rollout)
-        rule = route["spec"]["rules"][index]
-        traffic = aim.traffic
-        said = ""
-        if traffic.mirror is not None:
-            features = await self._features(route)
-            said = mirror.obstacle(rule, comparator_of(rollout.name), features)
-        if traffic.sticky is not None:
-            said = said or _sticky_obstacle(rollout, route, rule, policies, traffic)
-        own = own_rules.wanted_rules(rule, traffic, rollout.name)
-        if not own:
-            return said
-        theirs = users_rules(route, rollout.name)
-        said = said or precedence.obstacle(theirs, theirs.index(rule), own)
-        return said or await self._left_behind(rollout, route, rule.get("name"))
-
-    async def _left_behind(self, rollout: Rollout, route: Object, rule: str | None) -> str:
-        """A policy on the user's rule by its name would not hold for ours."""
-        if rule is None:
-            return ""
-        for resource in RULE_POLICIES:
-            try:
-                found = await self._cluster.list(resource, rollout.namespace)
-            except NotFound:
-                continue
-            ours = buckets.own_policy(found, rollout.name)
-            for each in found:
-                if each != ours and buckets.targets(each, route, rule):
-                    name = each["metadata"]["name"]
-                    return (
-                        f"policy {name} ({resource.plural}) is attached to rule {rule} by its name, "
-                        "and would not hold for the operator's rules for sticky users and the "
-                        "cohort: attach it to the whole HTTPRoute"
-                    )
-        return ""
-
-    async def _features(self, route: Object) -> frozenset[str]:
-        """What all gateways of the route support; empty if one does not tell, or must not be asked."""
-        parents = route["spec"].get("parentRefs", [])
-        gateways = [each for each in parents if each.get("kind", "Gateway") == "Gateway"]
-        found = [
-            await self._features_of(
-                each.get("namespace") or route["metadata"]["namespace"], each["name"]
-            )
-            for each in gateways
-        ]
-        return frozenset.intersection(*found) if found and all(found) else frozenset()
-
-    async def _features_of(self, namespace: str, name: str) -> frozenset[str]:
-        try:
-            gateway = await self._cluster.get(GATEWAYS, namespace, name)
-            kind = gateway["spec"]["gatewayClassName"]
-            (found,) = [
-                each
-                for each in await self._cluster.list(GATEWAY_CLASSES)
-                if each["metadata"]["name"] == kind
-            ]
-        except (NotFound, Refused, ValueError):
-            return frozenset()
-        features = found.get("status", {}).get("supportedFeatures") or []
-        return frozenset(each["name"] for each in features)
+        return await policies_of(self._cluster, rollout.namespace)
 
     async def _is_served(self, rollout: Rollout, given: Mirror) -> bool:
         try:
@@ -300,7 +209,7 @@ class GatewayAPIRouter:
         )
         aim = replace(seen.aim, traffic=future)
         policies = await self._policies(rollout, aim, seen.route)
-        return await self._obstacle(rollout, aim, seen.route, policies)
+        return await obstacle(self._cluster, seen.route, aim, policies)
 
     def _answer(
         self, policy: Object | None, wanted: tuple[Object, Object] | None, parents: int
@@ -385,39 +294,6 @@ def _all_ours(traffic: Traffic, live: Object) -> Traffic:
     candidate = {traffic.candidate.service} if traffic.candidate else set()
     others = present - candidate - {traffic.stable.service}
     return replace(traffic, retired=(*traffic.retired, *sorted(others)))
-
-
-def _sticky_obstacle(
-    rollout: Rollout,
-    route: Object,
-    rule: Object,
-    policies: list[Object] | None,
-    traffic: Traffic,
-) -> str:
-    if policies is None:
-        return (
-            "traffic.sticky needs Envoy Gateway, and its EnvoyExtensionPolicy CRD is not "
-            "installed: leave out traffic.sticky, or route through Envoy Gateway 1.9 or later"
-        )
-    ours = buckets.own_policy(policies, rollout.name)
-    for each in policies:
-        if each is ours:
-            continue
-        name = each["metadata"]["name"]
-        if name == buckets.policy_name(rollout.name):
-            return f"EnvoyExtensionPolicy {name} is not the operator's: rename it, traffic.sticky needs the name"
-        if buckets.targets(each, route, None):
-            return (
-                f"EnvoyExtensionPolicy {name} is attached to the HTTPRoute, and Envoy Gateway takes "
-                "one for a route: leave out traffic.sticky, or attach that policy to the Gateway"
-            )
-    refs = rule.get("backendRefs", [])
-    if len(backends.own_refs(refs, traffic)) != len(refs):
-        return (
-            "the rule has other backends, which get requests of all users: traffic.sticky needs a "
-            "rule with the two versions alone"
-        )
-    return ""
 
 
 def _wanted_policies(rollout: Rollout, aim: Aim, route: Object) -> tuple[Object, Object] | None:
