@@ -4,14 +4,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CLUSTER ?= local
+MODE ?= canary
 PY := .venv/bin
 export CLUSTER
 
 help: ## Print this help.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: setup images cluster-up ## Show the main job on a real cluster: one version is promoted, three are rolled back.
-	e2e/cluster/cluster enter env PYTHONPATH=e2e $(PY)/python -m demo
+demo: setup images cluster-up ## Show the main job on a real cluster; MODE=shadow, bluegreen or abtest shows another one.
+	e2e/cluster/cluster enter env PYTHONPATH=e2e $(PY)/python -m demo $(MODE)
 
 test: check unit images cluster-up e2e ## Run every test, those on a real cluster included.
 

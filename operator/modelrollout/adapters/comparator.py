@@ -183,7 +183,11 @@ def manifests(
         "metadata": meta,
         "spec": {
             "selector": selector,
-            "ports": [{"name": "http", "port": COMPARATOR_PORT, "targetPort": "http"}],
+            "ports": [
+                {"name": "http", "port": COMPARATOR_PORT, "targetPort": "http"},
+                # Labels of requests are sent there; users' requests never are.
+                {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"},
+            ],
         },
     }
     found = ((CONFIG_MAPS, config), (DEPLOYMENTS, deployment), (SERVICES, service))
