@@ -13,6 +13,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ import requests
 import kube
 from modelrollout.adapters.cluster import Cluster
 from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter, View
+from modelrollout.adapters.routers.gateway_api.route import PATIENCE_SECONDS
 from modelrollout.api.traffic import CohortMember, Sticky
 from modelrollout.core.observation import Rollout
 from modelrollout.core.plan import Backend, Mirror, Traffic
@@ -335,3 +337,31 @@ def test_a_mirror_comes_grows_dies_and_goes_and_users_notice_nothing(gateway: Ga
     assert kube.get("httproute", ROLLOUT, namespace)["spec"] == route
     assert {each.version for each in users.records()} == {"digits-v1"}
     assert gateway.failures() == []
+
+
+def test_a_rollout_with_sticky_users_and_a_cohort_is_promoted(shop: Shop) -> None:
+    users = shop.users(rate=100, options=("--users", "5000"))
+    candidate = shop.deploy("v2", replicas=2)
+    traffic = {
+        "gatewayAPI": {"route": ROLLOUT},
+        "sticky": {"header": "x-user-id"},
+        "cohort": [{"header": "x-beta", "value": "1"}],
+    }
+    steps = [{"weight": 20, "minSeconds": 30, "gate": "NoHarm"}, {"weight": 50, "minRequests": 100}]
+    strategy = {"steps": steps, "bake": {"seconds": 2}}
+    kube.apply(shop.rollout(candidate, traffic=traffic, strategy=strategy))
+    shop.weight_is(20)
+    moment = now() + PROXY_SECONDS
+    headers = {"Host": shop.host, "x-beta": "1"}
+    answer = requests.get(f"{GATEWAY}/v2/models/digits/ready", headers=headers, timeout=5)
+    assert answer.headers["x-model-version"] == "digits-v2"
+    shop.weight_is(50)
+    until = kube.get("modelrollout", ROLLOUT, shop.namespace)["status"]["stepStartTime"]
+    end = datetime.fromisoformat(until).timestamp() - PATIENCE_SECONDS
+    found = sides([each for each in users.requests_since(moment) if each.end < end])
+    assert len(found) > 1000
+    assert all(len(each) == 1 for each in found.values())
+    shop.phase_is("Promoted", seconds=120)
+    kube.wait_until(lambda: set(shop.backends()) == {"digits-v2"}, 30, "one backend")
+    assert kube.listed("envoyextensionpolicies", shop.namespace) == []
+    assert shop.failures() == []
