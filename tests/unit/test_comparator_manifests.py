@@ -193,8 +193,11 @@ def test_copies_metrics_and_probes_arrive_where_the_comparator_listens(tmp_path)
     container = the_container(store)
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert ports == {"http": found.port, "metrics": found.metrics_port}
-    (port,) = store.objects[SERVICES, NAME]["spec"]["ports"]
-    assert (port["port"], port["targetPort"]) == (COMPARATOR_PORT, "http")
+    served = store.objects[SERVICES, NAME]["spec"]["ports"]
+    assert [(each["port"], each["targetPort"]) for each in served] == [
+        (COMPARATOR_PORT, "http"),
+        (found.metrics_port, "metrics"),
+    ]
     probes = [container[f"{each}Probe"]["httpGet"] for each in ("startup", "readiness", "liveness")]
     assert probes == [{"path": "/healthz", "port": "metrics"}] * 3
     scraped = the_pod(store)["metadata"]["annotations"]
