@@ -237,7 +237,9 @@ def _obey(here: _Pass) -> _Pass:
     )
     answer = commands.obeyed(asked)
     if isinstance(answer, commands.Early):
-        return replace(here, early=answer.share, ahead=answer.share)
+        # It is yet to be carried out.
+        waiting = here.with_facts(here.facts.model_copy(update={"obeyed": None}))
+        return replace(waiting, early=answer.share, ahead=answer.share)
     return here.with_facts(*answer)
 
 
