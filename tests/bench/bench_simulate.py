@@ -22,7 +22,7 @@ from modelrollout.simulation.summary import results_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ROUNDS = 3
-RUNS_PER_CORE = 8
+RUNS_PER_CORE = 25
 RUNS = 200
 MOST_SECONDS = 120.0
 """For so many runs, on two cores."""
