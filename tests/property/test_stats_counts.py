@@ -9,9 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from modelrollout.stats.counts import (
+    HARM_POINTS,
     Bound,
     Sample,
     complemented,
+    log_evidence_of,
     log_harm,
     log_harm_of,
     log_mixture,
@@ -195,8 +197,14 @@ def test_of_proportions_a_further_event_of_the_candidate_is_evidence_of_harm(
 def test_columns_are_centred_on_their_own_shares(windows, bound, lower, usual):
     rows = [(w.stable_n, w.stable_k, w.candidate_n, w.candidate_k) for w in windows]
     table = [[row] * len(usual) for row in rows]
-    for together, alone in ((log_harm_of, log_harm), (log_safety_of, log_safety)):
+    both = log_evidence_of(table, bound, bound, lower_is_worse=lower, usual=usual)
+    for together, alone, in_one in (
+        (log_harm_of, log_harm, both[..., :HARM_POINTS]),
+        (log_safety_of, log_safety, both[..., HARM_POINTS:]),
+    ):
         found = together(table, bound, lower_is_worse=lower, usual=usual).sum(axis=0)
+        scale = 1e-9 * (1 + np.abs(found).max()) + 1e-13 * max(allowed(w, bound) for w in windows)
+        assert np.abs(in_one.sum(axis=0) - found).max() <= scale
         for row, share in zip(found, usual, strict=True):
             expected = alone(windows, bound, lower_is_worse=lower, usual=share)
             assert row == pytest.approx(expected, rel=1e-9, abs=1e-9)

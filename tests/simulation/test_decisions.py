@@ -156,10 +156,12 @@ def assert_counted_once(simulation):
         assert stored["windows"] == len(windows)
         assert stored["stable"] == [stable_n, stable_k]
         assert stored["candidate"] == [candidate_n, candidate_k]
+        (usual,), (phi,) = stored["usual"], stored["dispersion"]
         more = counts.log_harm(
-            [counts.Sample(*each) for each in windows], counts.Bound(*TOLERANCE.numbers())
+            [counts.Sample(*each) for each in windows],
+            counts.Bound(*TOLERANCE.numbers()),
+            usual=usual,
         )
-        (phi,) = stored["dispersion"]
         harm = [old + new / phi for old, new in zip(harm, more, strict=True)]
         assert stored["harm"][0] == pytest.approx(harm, abs=1e-4)
 

@@ -13,7 +13,9 @@ from modelrollout.stats.counts import (
     SAFETY_POINTS,
     Bound,
     Sample,
+    added,
     complemented,
+    log_evidence_of,
     log_harm,
     log_harm_of,
     log_mixture,
@@ -433,6 +435,28 @@ def test_many_windows_at_once_are_the_windows_one_by_one():
         for row, logs in zip(rows, stacked, strict=True):
             assert log_harm([Sample(*row)], bound) == pytest.approx(tuple(logs))
     assert log_safety_of(rows, Bound(1.2)).shape == (4, SAFETY_POINTS)
+
+
+@pytest.mark.parametrize("lower_is_worse", [False, True])
+def test_both_kinds_of_evidence_in_one_piece_are_those_of_each(lower_is_worse):
+    rows = np.array([[950, 10, 50, 4], [900, 3, 100, 0], [0, 0, 9, 1], [5, 1, 0, 0]], dtype=float)
+    bounds = (Bound(1.2), Bound(1.5, 0.02), Bound(2.0))
+    for tolerance, margin in itertools.product(bounds, bounds):
+        for usual, tuned_for in itertools.product((0.0, 0.02), (None, 3.0)):
+            if margin.absolute and tuned_for:
+                continue
+            options = {"lower_is_worse": lower_is_worse, "usual": usual}
+            both = log_evidence_of(rows, tolerance, margin, tuned_for=tuned_for, **options)
+            harm = log_harm_of(rows, tolerance, **options)
+            safety = log_safety_of(rows, margin, tuned_for=tuned_for, **options)
+            assert both[:, :HARM_POINTS] == pytest.approx(harm, rel=1e-9, abs=1e-12)
+            assert both[:, HARM_POINTS:] == pytest.approx(safety, rel=1e-9, abs=1e-12)
+
+
+def test_what_is_added_to_states_is_rounded():
+    states, more = ((0.5, 1.0), (0.0, -2.0)), np.array([[0.25, 1e-7], [0.0, 1.5]])
+    assert added(states, more, digits=6) == ((0.75, 1.0), (0.0, -0.5))
+    assert added(states, 0.0, more, digits=6) == added(states, more, digits=6)
 
 
 def test_a_table_of_samples_holds_their_numbers():

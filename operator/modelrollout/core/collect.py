@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import compress
 
 from modelrollout.api.v1alpha1 import Counted, GuardrailCheckpoint, SliceCheckpoint
+from modelrollout.core import bets
+from modelrollout.core.bets import Evidence, Group, Pair
 from modelrollout.core.evidence import (
     Counts,
     Histogram,
@@ -23,8 +26,7 @@ from modelrollout.core.evidence import (
     Reading,
     Window,
 )
-from modelrollout.stats import counts, dispersion, histograms, means, paired
-from modelrollout.stats.counts import Bound
+from modelrollout.stats import counts, dispersion, histograms
 
 ENOUGH_TO_CHOOSE = 200
 """Requests of stable from which its quantiles are placed well enough to choose thresholds."""
@@ -38,10 +40,8 @@ QUANTILE_THRESHOLDS = 3
 LONGEST_NAME = 256
 """Of a slice: status is no place for longer ones."""
 
-Row = tuple[float, ...]
+Row = bets.Row
 Rows = tuple[Row, ...]
-Pair = tuple[Counts, Counts]
-"""The reference and what is held against it: stable and candidate, or two halves of stable."""
 
 
 def fresh(measure: Measure, watermark: float) -> GuardrailCheckpoint:
@@ -90,7 +90,7 @@ def _with_room(
     measure: Measure, checkpoint: GuardrailCheckpoint, width: int
 ) -> GuardrailCheckpoint:
     """Empty evidence for a number of thresholds (1 for a plain count); `width` 0 has none."""
-    harm_points, safety_points = _points(measure)
+    harm_points, safety_points = bets.points_of(measure)
     columns = min(width, 1) if measure.quantile is not None else width
     return checkpoint.model_copy(
         update={
@@ -100,15 +100,6 @@ def _with_room(
             "candidate": (0.0,) * (width + 1),
         }
     )
-
-
-def _points(measure: Measure) -> tuple[int, int]:
-    """Numbers that a column of harm evidence, and of safety evidence, consists of."""
-    if measure.query.kind is Kind.PAIRED:
-        return paired.PAIRED_POINTS, paired.PAIRED_POINTS
-    if _is_mean(measure):
-        return means.MEANS_STATE, means.MEANS_STATE
-    return counts.HARM_POINTS, counts.SAFETY_POINTS
 
 
 # --- before the first window ------------------------------------------------------------------
@@ -191,12 +182,12 @@ def _habits(
         return {"usual": (0.0,), "dispersion": (1.0,)}
     of_proportion = measure.query.kind is not Kind.RATE
     shares, factors = [], []
-    for column, _ in _columns(measure, checkpoint, is_harm=True):
-        whole = [_outcomes(measure, checkpoint, each, column) for each in past.windows]
+    for column, _ in bets.columns_of(measure, checkpoint, is_harm=True):
+        whole = [bets.outcomes(measure, checkpoint, each, column) for each in past.windows]
         halves = [
             (
-                *_outcomes(measure, checkpoint, even, column),
-                *_outcomes(measure, checkpoint, odd, column),
+                *bets.outcomes(measure, checkpoint, even, column),
+                *bets.outcomes(measure, checkpoint, odd, column),
             )
             for even, odd in past.halves
         ]
@@ -227,16 +218,11 @@ def collect(
     windows = [each for each in reading.windows if each.start >= checkpoint.watermark - 1e-6]
     update: dict[str, object] = {"watermark": max(reading.watermark, checkpoint.watermark)}
     if windows and checkpoint.harm:
-        pairs = [(each.stable, each.candidate) for each in windows]
-        proving = [(e.stable, e.candidate) for e in windows if e.start >= proves_from - 1e-6]
+        update |= _grown(measure, checkpoint, windows, proves_from)
         update |= {
-            "harm": _grown(measure, checkpoint, checkpoint.harm, pairs),
-            "safety": _grown(measure, checkpoint, checkpoint.safety, proving, is_harm=False),
             "stable": _summed(checkpoint.stable, (each.stable for each in windows)),
             "candidate": _summed(checkpoint.candidate, (each.candidate for each in windows)),
             "windows": checkpoint.windows + len(windows),
-            "placebo": _placebo(measure, checkpoint, windows),
-            "slices": _slices(measure, checkpoint, windows),
         }
     return checkpoint.model_copy(update=update)
 
@@ -244,141 +230,38 @@ def collect(
 def _grown(
     measure: Measure,
     checkpoint: GuardrailCheckpoint,
-    state: Rows,
-    pairs: Sequence[Pair],
-    *,
-    is_harm: bool = True,
-) -> Rows:
-    if not pairs:
-        return state
-    more: Rows
-    if measure.query.kind is Kind.PAIRED:
-        more = (_flips(measure, pairs, is_harm=is_harm),)
-    elif _is_mean(measure):
-        more = (_moments(measure, pairs, is_harm=is_harm),)
-    else:
-        more = _bets(measure, checkpoint, pairs, is_harm=is_harm)
-    return tuple(
-        tuple(round(old + new, DIGITS) for old, new in zip(row, added, strict=True))
-        for row, added in zip(state, more, strict=True)
-    )
-
-
-def _bets(
-    measure: Measure,
-    checkpoint: GuardrailCheckpoint,
-    pairs: Sequence[Pair],
-    *,
-    is_harm: bool,
-) -> Rows:
-    """What the pairs add, per column."""
-    bound = _bound(measure, is_harm=is_harm)
-    lower_is_worse = measure.lower_is_worse
-    if checkpoint.counted is Counted.OTHERS:
-        _, bound, lower_is_worse = counts.complemented((), bound, lower_is_worse=lower_is_worse)
-    columns = _columns(measure, checkpoint, is_harm=is_harm)
-    table = [
-        [
-            (
-                *_outcomes(measure, checkpoint, stable, ours),
-                *_outcomes(measure, checkpoint, candidate, theirs),
-            )
-            for ours, theirs in columns
-        ]
-        for stable, candidate in pairs
-        if not _is_without_time(measure, stable, candidate)
+    windows: Sequence[Window],
+    proves_from: float,
+) -> dict[str, object]:
+    """The evidence with what the windows say."""
+    slices = _watched(measure, checkpoint, windows)
+    sliced = [[w.slices[each.name] for w in windows if each.name in w.slices] for each in slices]
+    # Pairs have their floor instead of a placebo.
+    halves = [e.halves for e in windows if e.halves and measure.query.kind is not Kind.PAIRED]
+    late = [e.start >= proves_from - 1e-6 for e in windows]
+    pairs = [(each.stable, each.candidate) for each in windows]
+    groups = [
+        Group(list(compress(pairs, late))),
+        Group([pair for pair, proves in zip(pairs, late, strict=True) if not proves]),
+        Group(halves),
+        Group([(odd, even) for even, odd in halves]),
+        # What is usual of all requests need not be so of a slice.
+        *(Group(each, is_usual=False) for each in sliced),
     ]
-    points = counts.HARM_POINTS if is_harm else counts.SAFETY_POINTS
-    if not table:
-        return ((0.0,) * points,) * len(columns)
-    usual = checkpoint.usual or 0.0
-    if is_harm:
-        logs = counts.log_harm_of(table, bound, lower_is_worse=lower_is_worse, usual=usual)
-    else:
-        logs = counts.log_safety_of(
-            table,
-            bound,
-            lower_is_worse=lower_is_worse,
-            tuned_for=checkpoint.thinning,
-            usual=usual,
+    proving, early, one_way, other_way, *of_slices = bets.evidence_of(measure, checkpoint, groups)
+    placebo = checkpoint.placebo
+    if halves:
+        width = len(checkpoint.harm)
+        placebo = placebo or tuple(_zeros(row) for row in checkpoint.harm * 2)
+        placebo = counts.added(placebo[:width], one_way.harm, digits=DIGITS) + counts.added(
+            placebo[width:], other_way.harm, digits=DIGITS
         )
-    bursts = checkpoint.dispersion or (1.0,) * len(columns)
-    return tuple(
-        tuple(each / phi for each in row)
-        for row, phi in zip(logs.sum(axis=0).tolist(), bursts, strict=True)
-    )
-
-
-def _columns(
-    measure: Measure, checkpoint: GuardrailCheckpoint, *, is_harm: bool
-) -> list[tuple[int, int]]:
-    """Which of the reference's events are held against which of the other's."""
-    if measure.quantile is not None:
-        return [(0, 1 if is_harm else 2)]
-    return [(each, each) for each in range(len(checkpoint.stable) - 1)]
-
-
-def _bound(measure: Measure, *, is_harm: bool) -> Bound:
-    if measure.quantile is not None:
-        # The factor is in the thresholds: the tails beyond them must not differ.
-        return Bound(1.0)
-    bound = measure.tolerance if is_harm else measure.margin
-    return (
-        bound if measure.largest is None else Bound(bound.ratio, bound.absolute / measure.largest)
-    )
-
-
-def _outcomes(
-    measure: Measure, checkpoint: GuardrailCheckpoint, given: Counts, column: int
-) -> tuple[float, float]:
-    """
-    Exposure and events of one version at one threshold.
-
-    Programs do not export two counters at one instant: an event can be seen a scrape before its
-    request. Every event is a request, so there were at least as many of these.
-    """
-    n, k = given.n, given.k[column]
-    if measure.query.kind is Kind.RATE:
-        return n, k
-    if measure.largest is not None:
-        k /= measure.largest
-    n = max(n, k)
-    return (n, n - k) if checkpoint.counted is Counted.OTHERS else (n, k)
-
-
-def _is_without_time(measure: Measure, stable: Counts, candidate: Counts) -> bool:
-    """Of a rate, events in no time at all say nothing."""
-    return measure.query.kind is Kind.RATE and min(stable.n, candidate.n) <= 0
-
-
-def _is_mean(measure: Measure) -> bool:
-    """Whether values have no upper bound; those that have one are counted."""
-    return measure.query.kind is Kind.MEAN and measure.largest is None
-
-
-def _flips(measure: Measure, pairs: Sequence[Pair], *, is_harm: bool) -> Row:
-    """Answers that only the candidate changed, against those that only stable's repeat changed."""
-    stable_only = sum(stable.k[0] for stable, _ in pairs)
-    candidate_only = sum(candidate.k[0] for _, candidate in pairs)
-    # The two sides are counted one after the other: a scrape may come in between.
-    answered = sum(max(stable.n, candidate.n) for stable, candidate in pairs)
-    others = max(0.0, answered - stable_only - candidate_only)
-    known = paired.Pairs(candidate_only, stable_only, others)
-    if is_harm:
-        return paired.log_harm(known, measure.tolerance.absolute)
-    return paired.log_safety(known, measure.margin.absolute)
-
-
-def _moments(measure: Measure, pairs: Sequence[Pair], *, is_harm: bool) -> Row:
-    """Lower is worse: stable must not be above ratio times the candidate."""
-    bound = measure.tolerance if is_harm else measure.margin
-    absolute = bound.absolute * (bound.ratio if measure.lower_is_worse else 1.0)
-    batches = [
-        means.Batch(one.n, one.k[0], other.n, other.k[0])
-        for stable, candidate in pairs
-        for one, other in [(candidate, stable) if measure.lower_is_worse else (stable, candidate)]
-    ]
-    return means.moments(batches, bound.ratio, absolute)
+    return {
+        "harm": counts.added(checkpoint.harm, proving.harm, early.harm, digits=DIGITS),
+        "safety": counts.added(checkpoint.safety, proving.safety, digits=DIGITS),
+        "placebo": placebo,
+        "slices": tuple(map(_slice, slices, sliced, of_slices)),
+    }
 
 
 def _summed(state: Row, more: Iterable[Counts]) -> Row:
@@ -386,42 +269,22 @@ def _summed(state: Row, more: Iterable[Counts]) -> Row:
     return tuple(sum(column) for column in zip(state, *rows, strict=True))
 
 
-def _placebo(measure: Measure, checkpoint: GuardrailCheckpoint, windows: Sequence[Window]) -> Rows:
-    """Harm evidence of each half of stable against the other. Pairs have their floor instead."""
-    if measure.query.kind is Kind.PAIRED:
-        return ()
-    halves = [each.halves for each in windows if each.halves is not None]
-    if not halves:
-        return checkpoint.placebo
-    width = len(checkpoint.harm)
-    state = checkpoint.placebo or tuple(_zeros(row) for row in checkpoint.harm * 2)
-    return _grown(measure, checkpoint, state[:width], halves) + _grown(
-        measure, checkpoint, state[width:], [(odd, even) for even, odd in halves]
-    )
-
-
-def _slices(
+def _watched(
     measure: Measure, checkpoint: GuardrailCheckpoint, windows: Sequence[Window]
 ) -> tuple[SliceCheckpoint, ...]:
-    """The slices' own evidence. Who is watched is chosen by exposure, which tells no outcome."""
+    """The slices. Who is watched is chosen by exposure, which tells no outcome."""
     if not measure.slices:
         return ()
-    known = {each.name: each for each in checkpoint.slices}
-    for name in _busiest(windows, set(known))[: measure.slices - len(known)]:
-        known[name] = SliceCheckpoint(
+    known = {each.name for each in checkpoint.slices}
+    new = _busiest(windows, known)[: measure.slices - len(known)]
+    return checkpoint.slices + tuple(
+        SliceCheckpoint(
             name=name,
             harm=tuple(_zeros(row) for row in checkpoint.harm),
             stable=_zeros(checkpoint.stable),
             candidate=_zeros(checkpoint.candidate),
         )
-    return tuple(
-        _slice(
-            measure,
-            checkpoint,
-            each,
-            [w.slices[each.name] for w in windows if each.name in w.slices],
-        )
-        for each in known.values()
+        for name in new
     )
 
 
@@ -434,19 +297,12 @@ def _busiest(windows: Sequence[Window], known: set[str]) -> list[str]:
     return sorted(requests, key=lambda name: (-requests[name], name))
 
 
-def _slice(
-    measure: Measure,
-    checkpoint: GuardrailCheckpoint,
-    known: SliceCheckpoint,
-    pairs: Sequence[Pair],
-) -> SliceCheckpoint:
+def _slice(known: SliceCheckpoint, pairs: Sequence[Pair], said: Evidence) -> SliceCheckpoint:
     if not pairs:
         return known
-    # What is usual for all requests need not be so for these.
-    checkpoint = checkpoint.model_copy(update={"usual": ()})
     return known.model_copy(
         update={
-            "harm": _grown(measure, checkpoint, known.harm, pairs),
+            "harm": counts.added(known.harm, said.harm, digits=DIGITS),
             "stable": _summed(known.stable, (stable for stable, _ in pairs)),
             "candidate": _summed(known.candidate, (candidate for _, candidate in pairs)),
         }
