@@ -100,7 +100,7 @@ def play(act: Act, shop: Shop, console: Console) -> Outcome:
     """Deploy a version, ask for its rollout, and watch it to its end."""
     console.rule(f"{act.version}: {act.what}", align="left")
     with console.status(f"waits for the pod of digits-{act.version}"):
-        candidate = shop.deploy(act.version, act.environment, real=True)
+        candidate = shop.deploy(act.version, act.environment, replicas=act.replicas, real=True)
     began = time.time()
     kube.apply(shop.rollout(candidate, **act.rollout))
     seen = watch(act, shop, candidate, console)

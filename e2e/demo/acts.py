@@ -85,6 +85,7 @@ class Act:
     rollout: kube.Manifest = field(default_factory=lambda: CANARY)
     answers: tuple[tuple[str, str], ...] = ()
     """Commands that a human gives, by the phase in which they are given."""
+    replicas: int = 1
     is_for_users: bool = True
     """Else no user may meet it before a human approves."""
 
@@ -145,7 +146,9 @@ MODES: dict[str, tuple[Act, ...]] = {
         Act("v8", "a good new version", {}, "Promoted", "", BLUE_GREEN),
     ),
     "abtest": (
-        Act("v2", "as good as before", {}, "Promoted", "", AB_TEST),
-        Act("v5", "fast, and wrong more often", POOR, "RolledBack", "accuracy", AB_TEST),
+        Act("v2", "as good as before", {}, "Promoted", "", AB_TEST, replicas=2),
+        Act(
+            "v5", "fast, and wrong more often", POOR, "RolledBack", "accuracy", AB_TEST, replicas=2
+        ),
     ),
 }
