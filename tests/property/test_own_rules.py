@@ -106,15 +106,16 @@ def way(route, traffic, stage):
 def journeys(draw):
     """Intents one after the other, each followed for some writes, some to the end."""
     route = users_route(draw(st.integers(0, 2)))
-    stable, on_trial, writes = "v1", "v2", []
+    stable, on_trial, writes, is_promoted = "v1", "v2", [], False
     for _ in range(draw(st.integers(1, 4))):
-        if draw(st.booleans()):
-            # Another candidate comes only when the last one is gone.
+        if is_promoted or draw(st.booleans()):
+            # Another trial begins only when the route is at rest.
             route, before = way(route, aim_rest(stable), Stage.UNNEEDED)
             writes += before
             on_trial = draw(st.sampled_from([each for each in SERVICES if each != stable]))
         traffic = draw(intents(stable, on_trial))
-        if traffic.candidate is not None and draw(st.integers(0, 4)) == 0:
+        is_promoted = traffic.candidate is not None and draw(st.integers(0, 4)) == 0
+        if is_promoted:
             stable, on_trial = on_trial, stable
             traffic = aim_rest(stable)
         for _ in range(draw(st.integers(1, 6))):
