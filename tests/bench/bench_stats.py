@@ -19,6 +19,7 @@ from modelrollout.stats.counts import (
     SAFETY_POINTS,
     Bound,
     Sample,
+    log_evidence_of,
     log_harm,
     log_harm_of,
     log_mixture,
@@ -33,15 +34,15 @@ MOST_MICROSECONDS = 25
 CALLS = 2_000
 
 
-def one_look(counts, harm, safety):
+def one_look(counts, harm, safety, usual):
     """Adds a window to every state and reads all of them."""
     for guardrail, bound in enumerate(BOUNDS):
-        harm[:, guardrail] += log_harm_of(counts[:, guardrail], bound)
-        safety[:, guardrail] += log_safety_of(counts[:, guardrail], bound)
+        harm[:, guardrail] += log_harm_of(counts[:, guardrail], bound, usual=usual)
+        safety[:, guardrail] += log_safety_of(counts[:, guardrail], bound, usual=usual)
     return log_mixture_of(harm), log_mixture_of(safety)
 
 
-def seconds_of_a_look():
+def seconds_of_a_look(usual):
     generator = np.random.default_rng(20260412)
     shape = (ROLLOUTS, len(BOUNDS), SLICES)
     n_b, n_c = generator.poisson(475, shape), generator.poisson(25, shape)
@@ -52,7 +53,7 @@ def seconds_of_a_look():
     seconds = []
     for _ in range(9):
         start = time.process_time()
-        one_look(counts, harm, safety)
+        one_look(counts, harm, safety, usual)
         seconds.append(time.process_time() - start)
     points = n_b.size * (HARM_POINTS + SAFETY_POINTS)
     return points, float(np.median(seconds))
@@ -61,6 +62,7 @@ def seconds_of_a_look():
 def single_calls():
     """Names and functions; tables are lists, as they come out of a checkpoint's windows."""
     row = (475.0, 5.0, 25.0, 1.0)
+    usual = (0.01,) * 8
     one, eight, samples = [[row]], [[row] * 8], [Sample(*row)]
     ratio, absolute = Bound(1.25), Bound(1.25, 0.01)
     states = [[0.1 * j for j in range(HARM_POINTS)]] * 8
@@ -71,6 +73,12 @@ def single_calls():
         "log_harm_of, 1 x 1, absolute": lambda: log_harm_of(one, absolute),
         "log_harm_of, 1 x 8, absolute": lambda: log_harm_of(eight, absolute),
         "log_safety_of, 1 x 8, absolute": lambda: log_safety_of(eight, absolute),
+        "log_evidence_of, 1 x 1, absolute": lambda: log_evidence_of(
+            one, absolute, absolute, usual=usual[:1]
+        ),
+        "log_evidence_of, 1 x 8, absolute": lambda: log_evidence_of(
+            eight, absolute, absolute, usual=usual
+        ),
         "log_harm, one sample, absolute": lambda: log_harm(samples, absolute),
         "log_mixture, 12 points": lambda: log_mixture(states[0]),
         "log_mixture_of, 8 x 12": lambda: log_mixture_of(states),
@@ -79,12 +87,15 @@ def single_calls():
 
 
 def main():
-    points, median = seconds_of_a_look()
-    print(f"one look, {points:,} points: {median:.3f} s (at most {MOST_SECONDS})")
+    slowest = 0.0
+    for usual, said in ((0.0, ""), (0.01, ", centred")):
+        points, median = seconds_of_a_look(usual)
+        print(f"one look, {points:,} points{said}: {median:.3f} s (at most {MOST_SECONDS})")
+        slowest = max(slowest, median)
     for name, call in single_calls().items():
         microseconds = min(repeat(call, number=CALLS, repeat=5)) / CALLS * 1e6
         print(f"{name}: {microseconds:.1f} us (at most {MOST_MICROSECONDS})")
-    return 0 if median <= MOST_SECONDS else 1
+    return 0 if slowest <= MOST_SECONDS else 1
 
 
 if __name__ == "__main__":
