@@ -754,6 +754,11 @@ BAD = [
         "noDataTimeoutSeconds in body should be greater than or equal to 1",
         analysis(noDataTimeoutSeconds=0),
     ),
+    Bad(
+        "a candidate without pods",
+        "scaling.minReplicas in body should be greater than or equal to 1",
+        {"scaling": {"minReplicas": 0}},
+    ),
     *MORE,
     Bad(
         "a misspelt field",
