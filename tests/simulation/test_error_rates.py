@@ -108,7 +108,7 @@ def upper_limit(decided):
 def lower_limit(decided):
     """The 99 % lower Clopper-Pearson limit of the share of runs that were decided."""
     hits, runs = int(np.isfinite(decided).sum()), len(decided)
-    return float(beta.ppf(0.01, hits, runs - hits + 1))
+    return float(beta.ppf(0.01, hits, runs - hits + 1)) if hits else 0.0
 
 
 def information_limit(world, bound):
@@ -254,6 +254,43 @@ def test_a_regression_is_found_near_the_information_limit(ratio):
 def test_a_good_candidate_is_promoted_near_the_information_limit(bound):
     decided = requests_until(log_safety_of, World(), bound, 1000)
     assert np.median(decided) <= 1.35 * information_limit(World(), bound)
+
+
+@pytest.mark.parametrize("usual", [0.1, 0.3, 0.6])
+def test_centred_bets_hold_their_rates_whatever_they_are_centred_on(usual):
+    world = World(stable=0.3, candidate=0.3)
+    decided = requests_until(partial(log_harm_of, usual=usual), world, Bound(1.0), 1000)
+    assert upper_limit(decided) <= ALPHA
+    edge = World(stable=0.3, candidate=0.375)
+    decided = requests_until(partial(log_safety_of, usual=usual), edge, Bound(1.25), 1000)
+    assert lower_limit(decided) <= ALPHA
+
+
+def common_and_drifting(second):
+    """10 % rising to 30 % in two hours."""
+    return 10 * drifting_rate(second)
+
+
+def test_centred_bets_hold_their_rate_while_a_common_event_drifts_and_weights_change():
+    world = World(stable=common_and_drifting, candidate=common_and_drifting, weight=rising_weight)
+    decided = requests_until(partial(log_harm_of, usual=0.1), world, Bound(1.0), 1000)
+    assert upper_limit(decided) <= ALPHA
+
+
+@pytest.mark.parametrize(("rate", "ratio"), [(0.1, 1.5), (0.3, 1.2), (0.5, 1.1)])
+def test_a_common_event_is_found_near_the_information_limit_by_centred_bets_alone(rate, ratio):
+    world, runs = World(stable=rate, candidate=rate * ratio), 500
+    limit = information_limit(world, Bound(1.0))
+    centred = requests_until(partial(log_harm_of, usual=rate), world, Bound(1.0), runs)
+    plain = requests_until(log_harm_of, world, Bound(1.0), runs)
+    assert np.median(centred) <= 1.5 * limit < np.median(plain)
+
+
+@pytest.mark.parametrize(("rate", "margin"), [(0.1, 1.25), (0.3, 1.25), (0.5, 1.1)])
+def test_of_a_common_event_a_good_candidate_is_promoted_near_the_information_limit(rate, margin):
+    world, bound = World(stable=rate, candidate=rate), Bound(margin)
+    decided = requests_until(partial(log_safety_of, usual=rate), world, bound, 500)
+    assert np.median(decided) <= 1.35 * information_limit(world, bound)
 
 
 @pytest.mark.parametrize(
