@@ -8,7 +8,7 @@ import pytest
 
 from builders import ERRORS, a_rollout, a_spec, a_workload, an_observation
 from modelrollout.api.conditions import Reason, Type
-from modelrollout.api.v1alpha1 import Phase
+from modelrollout.api.v1alpha1 import Phase, Verdict
 from modelrollout.core.facts import as_seconds
 from modelrollout.core.observation import CheckResult, Comparator, Level, Route
 from modelrollout.metrics import with_metrics
@@ -672,6 +672,33 @@ def test_a_mirror_goes_on_when_a_pod_of_the_candidate_is_missing_but_does_not_pa
 
 
 # --- one error budget -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("coverage", "says"),
+    [
+        (None, "how many of the copied requests were compared is not known yet; "),
+        (0.612, "61.2 % of the copied requests were compared, and minCoverage is 80 %: "),
+    ],
+)
+def test_what_is_left_of_lost_copies_proves_nothing(coverage, says):
+    walk = shadowed({"mirror": 20}, type="Shadow")
+    until_mirrored(walk)
+    for _ in range(60):
+        plan = walk.step(traffic=ALIKE, coverage=coverage)
+        assert plan.status.mirror == 20
+    assert plan.status.guardrails[0].verdict is Verdict.PASS
+    assert plan.status.verdict is Verdict.INCONCLUSIVE
+    assert plan.status.reason.startswith(says)
+    assert plan.status.coverage == (None if coverage is None else "0.612")
+    assert until_approval(walk, traffic=ALIKE, coverage=0.8)
+
+
+def test_lost_copies_save_no_candidate_that_flips():
+    walk = shadowed({"mirror": 20})
+    until_mirrored(walk)
+    plan = walk.until(Phase.ROLLING_BACK, traffic=FLIPPING, coverage=0.1)
+    assert "flips: candidate" in plan.status.reason
 
 
 ENVOY = {"name": "errors", "preset": "envoy/errors"}

@@ -455,6 +455,7 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
     judgement = analysis.judge(
         here.spec.analysis, seen.measures, collected, seen.readings, seen.levels, here.now
     )
+    judgement = _as_far_as_covered(here, judgement)
     split = here.facts.split
     if here.spec.traffic.sticky is None:
         # With it users are shared out: how many requests each of them sends, nobody knows.
@@ -468,12 +469,39 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
             "guardrails": tuple(_last_known(here, judgement).values()),
             "verdict": judgement.verdict,
             "requests": judgement.requests,
+            "coverage": None if seen.coverage is None else f"{seen.coverage:.3f}",
             "split": split,
         }
     )
     if not judgement.blind and not _lacks_comparator(here):
         new = new.model_copy(update={"no_data_since_time": None})
     return here.with_facts(new, *_doubts(here, new, judgement)), judgement
+
+
+def _as_far_as_covered(here: _Pass, judgement: Judgement) -> Judgement:
+    """
+    Copies that are lost are no random ones: the large and the slow go first.
+
+    So where too many are missing, what the others say proves nothing good. What is bad is bad.
+    """
+    if judgement.verdict is Verdict.PASS and _uncovered(here, here.seen.coverage):
+        return replace(judgement, verdict=Verdict.INCONCLUSIVE)
+    return judgement
+
+
+def _uncovered(here: _Pass, coverage: float | None) -> str:
+    """That copies are missing, as the beginning of a sentence; empty if they are not."""
+    if here.spec.shadow is None or not here.facts.mirror:
+        return ""
+    if coverage is None:
+        return "how many of the copied requests were compared is not known yet; "
+    least = float(here.spec.shadow.min_coverage)
+    if coverage >= least:
+        return ""
+    return (
+        f"{coverage:.1%} of the copied requests were compared, and minCoverage is {least:.0%}: "
+        "modelrollout_comparator_unpaired_total has the reasons; "
+    ).replace("%", " %")
 
 
 def _last_known(here: _Pass, judgement: Judgement) -> dict[str, api.GuardrailStatus]:
@@ -780,7 +808,7 @@ def _wait_for_evidence(here: _Pass, step: Step, judgement: Judgement | None) -> 
         said = f"{judgement.requests:,} of {step.min_requests:,} requests; {judgement.says()}"
     else:
         open_ones = [e.name for e in judgement.guardrails if e.verdict is not Verdict.PASS]
-        said = judgement.says(*open_ones)
+        said = _uncovered(here, here.seen.coverage) + judgement.says(*open_ones)
     if deadline is None or here.now < facts.as_seconds(deadline):
         return _hold(here, Reason.NOT_ENOUGH_EVIDENCE, said, judgement)
     said = f"not decided in {step.max_seconds} s at {step.share_text}; {said}"
