@@ -18,6 +18,9 @@ ROOT: Node = VERSION["schema"]["openAPIV3Schema"]
 BOOLEANS = {
     ".spec.paused": "the conventions' own example of a switch (spec.suspend of a Job)",
     ".spec.analysis.guardrails[].required": "a third kind would be a field of its own",
+    ".spec.shadow.idempotent": "a promise that the user gives in so many words; there is no third answer",
+    ".status.isRevert": "it is absent or true",
+    ".status.checks[].passed": "a check that has not passed is repeated: there is no third state",
 }
 PHASES = {".status.phase": "a column for people; programs are told to read conditions"}
 NUMBERS = ".status.checkpoint[]"
@@ -25,6 +28,9 @@ NUMBERS = ".status.checkpoint[]"
 ENUMS = {
     "preset": "a server and what is measured of it",
     "operator": "as PromQL writes it",
+    "format": "as the protocols call themselves",
+    "method": "as HTTP writes it",
+    "type": "A/B is written as two capital letters",
 }
 SAID_WITHOUT_NAME = {".metadata": "described by Kubernetes itself"}
 

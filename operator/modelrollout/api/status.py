@@ -147,7 +147,7 @@ class CheckStatus(PlainModel):
     name: Text
     """name of the check."""
     passed: bool
-    """passed, or not yet."""
+    """passed is true for good once it has; what has not passed is tried again."""
     message: Sentence = ""
     """message says what was wrong with the answer. It never quotes the answer's body."""
 
