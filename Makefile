@@ -55,7 +55,7 @@ lock: ## Pin all dependencies anew, with hashes.
 bench: setup ## Print the benchmarks' figures.
 	for each in tests/bench/bench_*.py; do $(PY)/python $$each; done
 
-bench-decisions: setup ## Compare the engine with the rules that people use, in the same worlds (about 10 minutes).
+bench-decisions: setup ## Compare the engine with the rules that people use, in the same worlds (about 15 minutes).
 	PYTHONPATH=tests $(PY)/python -m bench.decision_quality
 
 cluster-build: ## Build what the local cluster is made of; cached by version.
