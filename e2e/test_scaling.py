@@ -85,7 +85,7 @@ def test_a_promotion_by_command_waits_for_its_pods(shop: Shop) -> None:
     shop.command("promote")
     shop.phase_is("Promoted", seconds=60)
     assert ready(shop, V2) == 2
-    assert "by tester" in shop.event("Promoted")["message"]
+    assert "was promoted by" in shop.event("Promoted")["message"]
     assert shop.failures() == []
 
 
