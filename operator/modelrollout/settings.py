@@ -82,18 +82,14 @@ def _positive(name: str, text: str) -> int:
 
 
 def _providers(path: Path) -> Mapping[str, Provider]:
-    if not path.exists():
-        raise ValueError(f"{path} is missing: set MODELROLLOUT_PROVIDERS to the providers' file")
-    content = _content(path)
+    content = _content(path, "set MODELROLLOUT_PROVIDERS to the providers' file")
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} must map provider names to settings: {{default: {{url: ...}}}}")
     return {str(name): _provider(path, str(name), given) for name, given in content.items()}
 
 
 def _webhooks(path: Path) -> Mapping[str, Webhook]:
-    if not path.exists():
-        raise ValueError(f"{path} is missing: set MODELROLLOUT_WEBHOOKS to the web hooks' file")
-    content = _content(path)
+    content = _content(path, "set MODELROLLOUT_WEBHOOKS to the web hooks' file")
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -102,7 +98,9 @@ def _webhooks(path: Path) -> Mapping[str, Webhook]:
     return {str(name): _webhook(path, str(name), given) for name, given in content.items()}
 
 
-def _content(path: Path) -> object:
+def _content(path: Path, remedy: str) -> object:
+    if not path.exists():
+        raise ValueError(f"{path} is missing: {remedy}")
     try:
         content: object = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:

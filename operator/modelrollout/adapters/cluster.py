@@ -19,6 +19,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from modelrollout.api import v1alpha1 as api
+from modelrollout.core.observation import Rollout
 from modelrollout.errors import ClusterUnavailable, Conflict, NotFound, Refused, RolloutError
 
 Object = dict[str, Any]
@@ -203,6 +204,16 @@ class Cluster:
             raise _error(response.status, f"{method} {path}", data)
         answer: Object = json.loads(data)
         return answer
+
+
+def owner_of(rollout: Rollout) -> Object:
+    """The ownerReference of what goes with the ModelRollout."""
+    return {
+        "apiVersion": api.API_VERSION,
+        "kind": api.KIND,
+        "name": rollout.name,
+        "uid": rollout.uid,
+    }
 
 
 def _path(resource: Resource, namespace: str | None, name: str | None = None) -> str:

@@ -12,7 +12,14 @@ import json
 from collections.abc import Sequence
 from typing import Protocol
 
-from modelrollout.adapters.cluster import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Object, Resource
+from modelrollout.adapters.cluster import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    SERVICES,
+    Object,
+    Resource,
+    owner_of,
+)
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.observation import Comparator, Rollout
 from modelrollout.core.plan import COMPARATOR_PORT, comparator_of
@@ -140,15 +147,7 @@ def manifests(
         "name": name,
         "namespace": rollout.namespace,
         "labels": {**selector, "app.kubernetes.io/managed-by": "modelrollout"},
-        "ownerReferences": [
-            {
-                "apiVersion": api.API_VERSION,
-                "kind": api.KIND,
-                "name": rollout.name,
-                "uid": rollout.uid,
-                "controller": True,
-            }
-        ],
+        "ownerReferences": [{**owner_of(rollout), "controller": True}],
     }
     text = json.dumps(given, sort_keys=True)
     config: Object = {

@@ -423,7 +423,7 @@ def _missing(here: _Pass, candidate: Workload) -> tuple[Reason, str] | None:
         lacking = None if share is None else _lacking(here, candidate, share)
         if lacking is not None:
             return lacking
-    if here.facts.mirror and not here.seen.comparator.is_ready:
+    if _lacks_comparator(here):
         return Reason.COMPARATOR_NOT_READY, COMPARATOR_AWAY
     return None
 

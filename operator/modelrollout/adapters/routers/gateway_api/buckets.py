@@ -26,7 +26,6 @@ from modelrollout.adapters.cluster import EXTENSION_POLICIES, Object
 from modelrollout.api import v1alpha1 as api
 
 HEADER = "x-modelrollout-bucket"
-COUNT = 100
 ANY = "[0-9][0-9]"
 PRIME = 2**31 - 1
 KIND = "EnvoyExtensionPolicy"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelrollout.adapters.cluster import FIELD_MANAGER, HTTP_ROUTES, Object
+from modelrollout.adapters.cluster import FIELD_MANAGER, HTTP_ROUTES, Object, owner_of
 from modelrollout.adapters.routers.gateway_api import backends, mirror, own_rules
 from modelrollout.adapters.routers.gateway_api.buckets import Stage
 from modelrollout.api import v1alpha1 as api
@@ -254,16 +254,6 @@ def _managed(rollout: Rollout, rules: list[Object]) -> Object:
         "kind": "HTTPRoute",
         "metadata": metadata,
         "spec": spec,
-    }
-
-
-def owner_of(rollout: Rollout) -> Object:
-    """The ownerReference of what goes with the ModelRollout."""
-    return {
-        "apiVersion": api.API_VERSION,
-        "kind": api.KIND,
-        "name": rollout.name,
-        "uid": rollout.uid,
     }
 
 

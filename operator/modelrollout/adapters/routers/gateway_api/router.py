@@ -12,6 +12,7 @@ from modelrollout.adapters.cluster import (
     SERVICES,
     Object,
     Resource,
+    owner_of,
 )
 from modelrollout.adapters.routers.gateway_api import buckets, own_rules
 from modelrollout.adapters.routers.gateway_api.buckets import Answer, Stage
@@ -32,7 +33,6 @@ from modelrollout.adapters.routers.gateway_api.route import (
     last_written,
     managed,
     next_write,
-    owner_of,
     split_of,
 )
 from modelrollout.api import v1alpha1 as api
