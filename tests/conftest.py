@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
 from kube_apiserver import ApiServer, api_server
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
