@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import kube
+from workloads.manifests import IMAGE_PREFIX
 
 ROOT = Path(__file__).parent.parent
 NAMESPACE = "modelrollout-system"
 SELECTOR = "app.kubernetes.io/name=modelrollout"
 DEPLOYMENT = "modelrollout"
-IMAGE = {"repository": "localhost/modelrollout-operator", "tag": "dev", "pullPolicy": "Never"}
+IMAGE = {"repository": f"{IMAGE_PREFIX}modelrollout-operator", "tag": "dev"}
 PROMETHEUS = "http://prometheus.monitoring.svc.cluster.local:9090"
 VALUES: dict[str, Any] = {"image": IMAGE, "providers": {"default": {"url": PROMETHEUS}}}
 

@@ -6,14 +6,17 @@ Each version is a Deployment of its own, with labels that no other has, and a Se
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Manifest = dict[str, Any]
 
-MLSERVER_IMAGE = "localhost/modelrollout-mlserver:1"
-MODEL_IMAGE = "localhost/modelrollout-model:1"
+IMAGE_PREFIX = os.environ.get("IMAGE_PREFIX", "localhost/")
+"""The registry of a cluster that is not ours, with its slash at the end."""
+MLSERVER_IMAGE = f"{IMAGE_PREFIX}modelrollout-mlserver:1"
+MODEL_IMAGE = f"{IMAGE_PREFIX}modelrollout-model:1"
 HTTP_PORT = 8080
 METRICS_PORT = 8082
 STATS_PORT = 8090
@@ -97,7 +100,7 @@ def container(
     server: Manifest = {
         "name": "server",
         "image": image,
-        "imagePullPolicy": "Never",
+        "imagePullPolicy": "IfNotPresent",
         "env": [{"name": key, "value": value} for key, value in environment.items()],
         "resources": {
             "requests": {"cpu": "50m", "memory": "64Mi"},

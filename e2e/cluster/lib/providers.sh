@@ -73,8 +73,10 @@ existing_down() { say "CLUSTER=existing: left as it is"; }
 
 existing_status() { existing_kubectl get nodes,gateway,pods --all-namespaces; }
 
-existing_build_image() { kind_build_image "$@"; }
+existing_build_image() {
+  if [ "${IMAGE_PREFIX:-localhost/}" = localhost/ ]; then say "CLUSTER=existing: $1 is not built, its nodes must have it; or set IMAGE_PREFIX"; else kind_build_image "$@"; fi
+}
 
-existing_load_image() { die "CLUSTER=existing: push $1 to a registry that the cluster reads"; }
+existing_load_image() { if [ "${IMAGE_PREFIX:-localhost/}" != localhost/ ]; then docker push "$1"; fi; }
 
 existing_enter() { with_kubeconfig "$@"; }
