@@ -994,21 +994,18 @@ def answers(kubectl, crd, tmp_path_factory) -> Answers:  # noqa: ARG001  # the C
     )
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("bad", BAD, ids=lambda it: it.name)
 def test_the_api_server_refuses_and_says_why(bad, answers):
     assert bad.name not in answers.accepted
     assert bad.says in answers.refusals[bad.name]
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("bad", BAD, ids=lambda it: it.name)
 def test_a_refusal_holds_no_message_of_the_machinery(bad, answers):
     for jargon in ("type conversion", "no such key", "evaluating rule", "failed rule", "cost"):
         assert jargon not in answers.refusals[bad.name]
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("name", GOOD)
 def test_the_api_server_accepts(name, answers):
     assert answers.refusals.get(name) is None
@@ -1094,7 +1091,6 @@ def test_every_field_of_the_spec_is_in_a_good_manifest():
     assert set(fields_of(generator.schema_of(ModelRolloutSpec))) == given
 
 
-@pytest.mark.cluster
 def test_a_name_that_is_no_label_is_refused(kubectl, crd):  # noqa: ARG001
     body = json.dumps(manifest("r" * 64, SMALLEST))
 
@@ -1103,7 +1099,6 @@ def test_a_name_that_is_no_label_is_refused(kubectl, crd):  # noqa: ARG001
     assert "the name of a ModelRollout has at most 63 characters" in done.stderr
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("name", ["r" * 53, "2-ranker", "shop.ranker"])
 def test_a_name_that_the_comparators_service_cannot_have_is_refused(name, kubectl, crd):  # noqa: ARG001
     body = json.dumps(manifest(name, merged(SMALLEST, shadow())))
@@ -1113,7 +1108,6 @@ def test_a_name_that_the_comparators_service_cannot_have_is_refused(name, kubect
     assert "the comparator's Service is called after it" in done.stderr
 
 
-@pytest.mark.cluster
 def test_the_longest_name_with_shadow_is_accepted(kubectl, crd):  # noqa: ARG001
     body = json.dumps(manifest("r" * 52, merged(SMALLEST, shadow())))
 
@@ -1122,7 +1116,6 @@ def test_the_longest_name_with_shadow_is_accepted(kubectl, crd):  # noqa: ARG001
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.cluster
 def test_the_crd_is_structural_and_served(crd):
     conditions = {each["type"]: each["status"] for each in crd["status"]["conditions"]}
 
@@ -1132,7 +1125,6 @@ def test_the_crd_is_structural_and_served(crd):
     assert conditions.get("KubernetesAPIApprovalPolicyConformant", "True") == "True"
 
 
-@pytest.mark.cluster
 def test_the_api_server_keeps_the_schema_as_it_was_generated(crd):
     (version,) = crd["spec"]["versions"]
     (want,) = generator.custom_resource_definition()["spec"]["versions"]
@@ -1140,7 +1132,6 @@ def test_the_api_server_keeps_the_schema_as_it_was_generated(crd):
     assert version["schema"] == want["schema"]
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("path", "says"),
     [
@@ -1194,6 +1185,10 @@ STATUS: Manifest = {
             "harm": "0.12",
             "safety": "1.00",
             "placebo": "-0.50",
+            "interval": {"kind": "Ratio", "lower": "0.82", "upper": "1.31"},
+            "needed": 3100,
+            "neededUsers": 420,
+            "chanceToBeat": "0.71",
             "slices": [
                 {
                     "name": "DE",
@@ -1205,7 +1200,13 @@ STATUS: Manifest = {
         }
     ],
     "warnings": ["errors: step 1 cannot decide in time"],
-    "split": {"stable": 9000, "candidate": 1000, "earlier": "-3.1000", "mismatchTime": TIME},
+    "split": {
+        "unit": "Users",
+        "stable": 9000,
+        "candidate": 1000,
+        "earlier": "-3.1000",
+        "mismatchTime": TIME,
+    },
     "history": [
         {
             "time": TIME,
@@ -1257,7 +1258,6 @@ STATUS: Manifest = {
 }
 
 
-@pytest.mark.cluster
 def test_a_status_comes_back_as_it_was_written(kubectl, crd, namespace):  # noqa: ARG001
     written = ModelRolloutStatus.model_validate(STATUS)
     body = manifest("status", SMALLEST)

@@ -74,6 +74,26 @@ class Estimate(PlainModel):
     """value is the rate of events among them."""
 
 
+class IntervalKind(StrEnum):
+    """How two rates are compared."""
+
+    RATIO = "Ratio"
+    """The candidate's over stable's."""
+    DIFFERENCE = "Difference"
+    """The candidate's less stable's."""
+
+
+class Interval(PlainModel):
+    """How the candidate's figure compares with stable's in this step, at most and at least."""
+
+    kind: IntervalKind
+    """kind is Difference (candidate less stable) where the guardrail's margin has an absolute part, else Ratio (candidate over stable)."""
+    lower: Annotated[str, Field(max_length=32)] | None = None
+    """lower bound; absent while there is none."""
+    upper: Annotated[str, Field(max_length=32)] | None = None
+    """upper bound; absent while there is none."""
+
+
 class SliceStatus(PlainModel):
     """What is known of one slice of a guardrail."""
 
@@ -106,6 +126,14 @@ class GuardrailStatus(PlainModel):
     """safety is the evidence that the candidate is within its margin, as a share of what the next step needs (1 decides)."""
     placebo: Annotated[str, Field(max_length=16)] | None = None
     """placebo is the evidence that one half of stable's pods is worse than the other, as a share of what makes the guardrail untrusted (1 decides)."""
+    interval: Interval | None = None
+    """interval holds the candidate's figure over stable's, or less stable's, at every look: the bound on the worse side with error rate falsePromoteRate, the other with the guardrail's share of falseRollbackRate. It is computed anew whenever the candidate's requests have grown by a tenth."""
+    needed: Annotated[int, Field(ge=0)] | None = None
+    """needed is how many more of the candidate's requests (of a rate: pod-seconds) decide, if rates stay as they are in this step; absent when decided and when not known."""
+    needed_users: Annotated[int, Field(ge=0)] | None = None
+    """neededUsers is needed in users of the candidate, where traffic.sticky.users counts them."""
+    chance_to_beat: Annotated[str, Field(max_length=16)] | None = None
+    """chanceToBeat is, in an ABTest, the chance that the candidate's share is the better one, from the counts of this step and nothing else. It is for display: nothing is decided on it, and unlike interval it does not hold at every look."""
     slices: Annotated[
         tuple[SliceStatus, ...],
         atomic(20),
@@ -245,13 +273,22 @@ class GuardrailCheckpoint(PlainModel):
     """beyondSince is since when a limit has been exceeded, in Unix seconds."""
 
 
-class SplitStatus(PlainModel):
-    """Whether requests reach the versions in the shares that were asked for."""
+class SplitUnit(StrEnum):
+    """What is shared out."""
 
+    REQUESTS = "Requests"
+    USERS = "Users"
+
+
+class SplitStatus(PlainModel):
+    """Whether requests, or users, reach the versions in the shares that were asked for."""
+
+    unit: SplitUnit = SplitUnit.REQUESTS
+    """unit is what is counted: Requests, or with traffic.sticky.users Users."""
     stable: Annotated[int, Field(ge=0)] = 0
-    """stable version's requests at this step's weight."""
+    """stable version's requests, or users, at this step's weight."""
     candidate: Annotated[int, Field(ge=0)] = 0
-    """candidate version's requests at this step's weight."""
+    """candidate version's requests, or users, at this step's weight."""
     earlier: Annotated[str, Field(max_length=32)] = "0"
     """earlier is the evidence of a mismatch in the steps before, as log e."""
     mismatch_time: Time | None = None
@@ -355,7 +392,7 @@ class ModelRolloutStatus(PlainModel):
     ] = ()
     """warnings say, before the first step, what these settings and this traffic cannot decide."""
     split: SplitStatus | None = None
-    """split compares the shares of requests with the weights; absent where no guardrail counts at the gateway."""
+    """split compares the shares of requests, or users, with the weights; absent where nothing counts them: no guardrail counts at the gateway, or users are sticky and traffic.sticky.users is not given."""
     history: Annotated[
         tuple[HistoryEntry, ...],
         atomic(20),
