@@ -37,10 +37,10 @@ fmt: setup ## Format, and mend what can be mended.
 	$(PY)/ruff check --fix .
 
 unit: setup cluster-build ## Tests that need no running cluster.
-	$(PY)/python -m pytest tests -m "not cluster"
+	$(PY)/python -m pytest tests -m "not cluster" --numprocesses auto --dist loadfile --durations 10
 
 e2e: setup ## Tests on the running cluster.
-	e2e/cluster/cluster enter $(PY)/python -m pytest tests e2e -m cluster
+	e2e/cluster/cluster enter $(PY)/python -m pytest tests e2e -m cluster --durations 20
 
 crds: setup ## Write what is generated: the CRD from its types, and docs/api.md and docs/state-machine.md.
 	$(PY)/python -m modelrollout.api.crd crds charts/modelrollout/crds

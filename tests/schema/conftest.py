@@ -1,4 +1,4 @@
-"""The real helm, and the real API server of the cluster that e2e/cluster makes."""
+"""The real helm, and a real API server."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CRD_NAME = "modelrollouts.modelrollout.dev"
-CLUSTER = ROOT / "e2e" / "cluster" / "cluster"
+from kube_apiserver import CRD_NAME, ApiServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -39,50 +36,27 @@ def _newest_helm() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def kubectl() -> Run:
-    """Run kubectl where the cluster's network is; its exit code is the test's to judge."""
-    address = _run([str(CLUSTER), "kubeconfig"]).stdout.strip()
-    is_inside = os.environ.get("KUBECONFIG") == address
-    prefix = [] if is_inside else [str(CLUSTER), "enter"]
-
-    def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return _run([*prefix, "kubectl", *arguments], stdin)
-
-    ready = run("get", "--raw", "/readyz")
-    assert ready.returncode == 0, f"no cluster: run `make cluster-up`. {ready.stderr}"
-    return run
+def kubectl(kube: ApiServer) -> Run:
+    """Run kubectl as the administrator; its exit code is the test's to judge."""
+    return kube.kubectl
 
 
 @pytest.fixture(scope="session")
 def crd(kubectl: Run) -> dict[str, Any]:
-    """The CRD, installed in the cluster; tests leave it there."""
-    before = kubectl("get", "crd", CRD_NAME, "-o", "jsonpath={.metadata.generation}").stdout
-    folder = str(ROOT / "crds")
-    done = kubectl("apply", "--server-side", "--force-conflicts", "-f", folder)
-    assert done.returncode == 0, done.stderr
-    done = kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
-    assert done.returncode == 0, done.stderr
+    """The CRD, as the API server has it."""
     installed: dict[str, Any] = json.loads(kubectl("get", "crd", CRD_NAME, "-o", "json").stdout)
-    if before != str(installed["metadata"]["generation"]):
-        time.sleep(2)  # the API server takes up a changed schema a moment after it has stored it
     return installed
 
 
 @pytest.fixture(scope="session")
-def namespace(kubectl: Run) -> Iterator[str]:
+def namespace(kubectl: Run) -> str:
     """A namespace that accepts only pods of the restricted Pod Security Standard."""
-    name = f"schema-tests-{os.getpid()}"
+    name = "schema-tests"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     done = kubectl("create", "-f", "-", stdin=json.dumps(body))
     assert done.returncode == 0, done.stderr
-    account = ["get", "serviceaccount", "default", "-n", name]
-    deadline = time.monotonic() + 30
-    while kubectl(*account).returncode != 0:
-        assert time.monotonic() < deadline, "the namespace gets no ServiceAccount"
-        time.sleep(0.2)
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
+    return name
 
 
 def _run(command: list[str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:

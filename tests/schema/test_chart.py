@@ -551,7 +551,6 @@ def test_every_object_of_the_schema_is_strict():
     ] == []
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("is_clusterwide", [True, False])
 def test_the_api_server_accepts_every_object(is_clusterwide, render, kubectl, namespace):
     values = {} if is_clusterwide else {"watchNamespaces": [namespace, "default"]}
@@ -568,7 +567,6 @@ def test_the_api_server_accepts_every_object(is_clusterwide, render, kubectl, na
     assert "Warning" not in done.stderr
 
 
-@pytest.mark.cluster
 def test_the_pod_meets_the_restricted_standard(render, kubectl, namespace):
     pod = {"apiVersion": "v1", "kind": "Pod"} | pod_of(render())
     pod["metadata"] |= {"name": "operator", "namespace": namespace}

@@ -30,7 +30,6 @@ def objects(namespace):
     }
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("kind", ["ConfigMap", "Deployment", "Service"])
 def test_the_api_server_accepts_the_comparators_objects_without_a_warning(kind, objects, kubectl):
     body = json.dumps(objects[kind])
@@ -41,7 +40,6 @@ def test_the_api_server_accepts_the_comparators_objects_without_a_warning(kind, 
     assert done.stderr == ""
 
 
-@pytest.mark.cluster
 def test_a_restricted_namespace_accepts_the_comparators_pod(objects, namespace, kubectl):
     template = objects["Deployment"]["spec"]["template"]
     metadata = {**template["metadata"], "name": "comparator", "namespace": namespace}
@@ -52,7 +50,6 @@ def test_a_restricted_namespace_accepts_the_comparators_pod(objects, namespace, 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.cluster
 def test_that_namespace_refuses_a_pod_that_may_become_root(objects, namespace, kubectl):
     template = objects["Deployment"]["spec"]["template"]
     metadata = {"name": "comparator", "namespace": namespace}
