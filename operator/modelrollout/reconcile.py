@@ -40,7 +40,7 @@ async def reconcile(key: Key, world: World) -> Pass:
     seen = await observe(rollout, world)
     plan = decide(rollout, seen)
     await apply(plan, body, rollout, seen, world)
-    telemetry.shown(*key, plan.status.phase, plan.status.weight.wanted)
+    telemetry.shown(*key, plan.status)
     return Pass(plan.look_again_seconds, _references(rollout))
 
 

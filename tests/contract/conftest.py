@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import threading
@@ -16,6 +15,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from prometheus_binary import prometheus_binary
+
 CONFIG = """
 global: {{scrape_interval: 1s, scrape_timeout: 900ms}}
 scrape_configs:
@@ -25,21 +26,6 @@ scrape_configs:
 """
 TARGET = "  - {{targets: ['127.0.0.1:{port}'], labels: {{namespace: shop, version: '{version}'}}}}"
 START_SECONDS = 60
-
-
-def binary():
-    """Prometheus 3: named by PROMETHEUS_BINARY, or as the test cluster has it."""
-    named = os.environ.get("PROMETHEUS_BINARY")
-    if named:
-        return named
-    home = Path(os.environ.get("CLUSTER_HOME", Path.home() / ".cache" / "modelrollout-cluster"))
-    built = sorted(home.glob("bin/prometheus-*/prometheus"), key=lambda each: each.stat().st_mtime)
-    if not built:
-        pytest.fail(
-            "These tests need a Prometheus 3: run `e2e/cluster/cluster build`, or set"
-            " PROMETHEUS_BINARY to the path of one."
-        )
-    return str(built[-1])
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -126,7 +112,7 @@ class Server:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    binary(),
+                    prometheus_binary(),
                     f"--config.file={self.directory}/prometheus.yml",
                     f"--storage.tsdb.path={self.directory}/data",
                     f"--web.listen-address=127.0.0.1:{self.port}",
@@ -184,7 +170,7 @@ def remember(tmp_path_factory):
         directory = tmp_path_factory.mktemp("memory")
         text = directory / "history.txt"
         text.write_text("\n".join([*lines, ""]))
-        promtool = Path(binary()).with_name("promtool")
+        promtool = Path(prometheus_binary()).with_name("promtool")
         create = [promtool, "tsdb", "create-blocks-from", "openmetrics", text, directory / "data"]
         subprocess.run(create, check=True, capture_output=True)
         running.append(Server(directory, []))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter
 
 from modelrollout import telemetry
 from modelrollout.api.conditions import Reason, Type
@@ -38,10 +38,11 @@ def headings(text: str, level: int) -> list[str]:
 
 
 def metrics() -> Iterator[str]:
-    for each in vars(telemetry).values():
-        if isinstance(each, Counter | Gauge | Histogram):
-            suffix = "_total" if isinstance(each, Counter) else ""
-            yield from (f"{metric.name}{suffix}" for metric in each.describe())
+    counters = (each for each in vars(telemetry).values() if isinstance(each, Counter))
+    suffixes = {metric.name: "_total" for each in counters for metric in each.describe()}
+    for each in REGISTRY.collect():
+        if each.name.startswith("modelrollout_"):
+            yield f"{each.name}{suffixes.get(each.name, '')}"
 
 
 def links(page: Path) -> list[str]:

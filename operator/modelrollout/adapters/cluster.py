@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 from kubernetes.aio import client, config
 
+from modelrollout import telemetry
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.observation import Rollout
 from modelrollout.errors import ClusterUnavailable, Conflict, NotFound, Refused, RolloutError
@@ -64,7 +65,7 @@ RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     # watched by kopf; patch carries our finalizer and removes a command that was carried out
     (api.GROUP, api.PLURAL): frozenset({"get", "list", "watch", "patch"}),
     (api.GROUP, f"{api.PLURAL}/status"): frozenset({"update"}),
-    # create, patch and delete are for the comparator's own three objects
+    # create, patch and delete are for the comparator's own three objects, and for traces
     ("apps", "deployments"): frozenset({"get", "list", "watch", "create", "patch", "delete"}),
     ("", "configmaps"): frozenset({"get", "create", "patch", "delete"}),
     ("apps", "replicasets"): frozenset({"list"}),
@@ -199,9 +200,15 @@ class Cluster:
             response = await self._client.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
             data = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            telemetry.called(telemetry.KUBERNETES, failed=True)
             raise ClusterUnavailable(f"{method} {path}: {error or type(error).__name__}") from error
         if response.status >= 400:  # noqa: PLR2004  # the first of HTTP's errors
-            raise _error(response.status, f"{method} {path}", data)
+            refusal = _error(response.status, f"{method} {path}", data)
+            # That something is not there, or was changed meanwhile, is an answer.
+            is_answer = isinstance(refusal, NotFound | Conflict)
+            telemetry.called(telemetry.KUBERNETES, failed=not is_answer)
+            raise refusal
+        telemetry.called(telemetry.KUBERNETES)
         answer: Object = json.loads(data)
         return answer
 

@@ -28,6 +28,7 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util.retry import Retry
 
+from modelrollout import telemetry
 from modelrollout.core import native, windows
 from modelrollout.core.evidence import (
     Grid,
@@ -141,6 +142,17 @@ class Prometheus:
             raise self._unavailable("cannot be reached") from error
         except PrometheusApiClientException as error:
             raise self._unavailable("refused the query") from error
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """One question, among the operator's own calls."""
+        try:
+            with self._translated():
+                yield
+        except MetricsUnavailable:
+            telemetry.called(telemetry.PROMETHEUS, failed=True)
+            raise
+        telemetry.called(telemetry.PROMETHEUS)
 
     def _unavailable(self, what: str) -> MetricsUnavailable:
         return MetricsUnavailable(f"Prometheus at {self._host} {what}.")
@@ -346,14 +358,14 @@ class Prometheus:
 
     def _get(self, path: str, parameters: Mapping[str, str]) -> Any:
         """What the client library has no method for."""
-        with self._translated():
+        with self._counted():
             url = f"{self._url}/api/v1/{path}"
             answer = self._session.get(url, params=parameters, timeout=self._timeout)
             return answer.json()["data"]
 
     def _query(self, expression: str, at: float) -> list[Any]:
         limits = {"time": f"{at:.3f}", "timeout": f"{self._timeout:g}s"}
-        with self._translated():
+        with self._counted():
             result = self._connection.custom_query(expression, params=limits)
             if not isinstance(result, list):
                 raise TypeError(result)
