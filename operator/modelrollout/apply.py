@@ -13,6 +13,7 @@ from typing import Any
 
 from modelrollout import telemetry
 from modelrollout.adapters.cluster import DEPLOYMENT_SCALES, EVENTS, ROLLOUTS, SERVICES, Object
+from modelrollout.api import fields
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record, records
 from modelrollout.core.facts import as_time
@@ -154,7 +155,8 @@ def _annotation(name: str) -> str:
 
 async def _tell(note: Note, rollout: Rollout, world: World) -> None:
     """An Event. Losing one is not worth failing a pass that has done everything it speaks of."""
-    LOG.info(note.message, extra={**_names(rollout), "reason": note.reason})
+    said = fields.shown(note.message)
+    LOG.info(said, extra={**_names(rollout), "reason": note.reason})
     telemetry.NOTES.labels(note.reason).inc()
     body = {
         "apiVersion": "events.k8s.io/v1",
@@ -169,7 +171,7 @@ async def _tell(note: Note, rollout: Rollout, world: World) -> None:
         },
         "type": note.severity,
         "reason": note.reason,
-        "note": note.message[:1024],
+        "note": said,
         "action": note.reason,
         "eventTime": as_time(world.clock())[:-1] + "000Z",
         "reportingController": f"{api.GROUP}/operator",

@@ -15,6 +15,7 @@ from modelrollout.adapters.cluster import (
     Object,
     selector_of,
 )
+from modelrollout.api import fields
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
 from modelrollout.core import facts
@@ -73,7 +74,8 @@ def _command(annotations: dict[str, str]) -> Command | None:
     if text is None:
         return None
     verb = Verb(text) if text in set(Verb) else None
-    return Command(text=text[:64], by=annotations.get(api.COMMAND_BY, "")[:256], verb=verb)
+    by = fields.shown(annotations.get(api.COMMAND_BY, "")[:256])
+    return Command(text=text[:64], by=by, verb=verb)
 
 
 async def observe(rollout: Rollout, world: World) -> Observation:
@@ -116,6 +118,12 @@ async def observe(rollout: Rollout, world: World) -> Observation:
 
 
 def _comparator_problem(rollout: Rollout, found: Comparator) -> Problem | None:
+    if found.is_forbidden:
+        message = (
+            "this operator runs no comparators (shadow.enabled of its chart is false): leave the "
+            "mirror steps and spec.shadow out, or ask its administrator"
+        )
+        return Problem(reason=Reason.COMPARATOR_NOT_READY, message=message)
     if not found.is_taken:
         return None
     name = comparator_of(rollout.name)

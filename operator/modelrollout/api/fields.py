@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 GROUP = "modelrollout.dev"
@@ -20,6 +27,25 @@ COMMAND_BY = f"{GROUP}/by"
 
 DAY_SECONDS = 86_400
 FULL_WEIGHT = 100
+
+
+MOST_BYTES = 1024
+"""Of a sentence, and of an Event's note."""
+
+
+def shown(text: str) -> str:
+    """
+    Text as people may see it: one line of bounded length that no terminal obeys.
+
+    Sentences quote what users, pods and gateways say. Control characters, and those that turn
+    the direction of writing, become spaces.
+    """
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else " " for each in text)
+    return text.encode(errors="replace")[:MOST_BYTES].decode(errors="ignore")
+
+
+SHOWN = PlainSerializer(shown, return_type=str)
 
 
 def matching(pattern: str, max_length: int, message: str) -> Any:
@@ -69,7 +95,7 @@ Hostname = Annotated[
     ),
 ]
 Text = Annotated[str, Field(max_length=512)]
-Sentence = Annotated[str, Field(max_length=1024)]
+Sentence = Annotated[str, Field(max_length=1024), SHOWN]
 MetricName = Annotated[str, matching(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", 200, METRIC_NAME)]
 LabelName = Annotated[str, matching(r"^[a-zA-Z_][a-zA-Z0-9_]*$", 100, LABEL_NAME)]
 Decimal = Annotated[str, matching(DECIMAL_FORM, 20, DECIMAL)]

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from modelrollout.api.fields import (
     FULL_WEIGHT,
+    SHOWN,
     Name,
     PlainModel,
     Sentence,
@@ -316,7 +317,7 @@ class Condition(PlainModel):
     """lastTransitionTime is when status last changed."""
     reason: Annotated[str, Field(max_length=1024, min_length=1)]
     """reason in one CamelCase word."""
-    message: Annotated[str, Field(max_length=4096)] = ""
+    message: Annotated[str, Field(max_length=4096), SHOWN] = ""
     """message for people."""
 
 
@@ -356,7 +357,7 @@ class ModelRolloutStatus(PlainModel):
     """weight of the candidate."""
     mirror: Annotated[int, Field(ge=0, le=FULL_WEIGHT)] | None = None
     """mirror is the percentage of requests that are copied to the comparator, in a mirror step."""
-    obeyed: Sentence | None = None
+    obeyed: Annotated[str, Field(max_length=1024)] | None = None
     """obeyed is the command that was carried out, as long as its annotation is there: it counts once."""
     coverage: Annotated[str, Field(max_length=16)] | None = None
     """coverage is the share of this mirror step's copied requests whose answers were compared."""
