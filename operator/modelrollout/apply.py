@@ -18,7 +18,7 @@ from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record, records
 from modelrollout.core.facts import as_time
 from modelrollout.core.observation import MissingService, Observation, Rollout
-from modelrollout.core.plan import Note, Plan, Scale
+from modelrollout.core.plan import Note, Plan, Scale, Severity
 from modelrollout.errors import Conflict, NotFound, RolloutError
 from modelrollout.world import World
 
@@ -43,7 +43,7 @@ async def apply(
         # Status has said it already: a route that cannot be written now makes it no less true.
         if plan.command_done:
             await _remove_command(rollout, world)
-        for note in plan.notes:
+        for note in (*plan.notes, *_about_recipients(plan, rollout, world)):
             await _tell(note, rollout, world)
     if rollout.has_finalizer and not plan.finalizer:
         rest = [each for each in _finalizers(body) if each != api.FINALIZER]
@@ -58,6 +58,17 @@ def _put_on_record(record: Record, world: World) -> None:
 
 async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
     for service in plan.services:
+def _about_recipients(plan: Plan, rollout: Rollout, world: World) -> tuple[Note, ...]:
+    """Who asks for a web hook that there is not would wait for word in vain."""
+    known = sorted(each.name for each in world.listeners if each.is_open_to(rollout.namespace))
+    unknown = sorted(set(rollout.recipients) - set(known))
+    if not plan.notes or not unknown:
+        return ()
+    choice = f"there are {', '.join(known)}" if known else "there is none for this namespace"
+    message = f"{api.NOTIFY} names {', '.join(unknown)}, but of the administrator's web hooks {choice}; nobody was told there"
+    return (Note(severity=Severity.WARNING, reason="WebhookUnknown", message=message),)
+
+
         await _create_service(service, rollout, world)
     if plan.comparator:
         await world.comparators.deploy(rollout, plan.status)

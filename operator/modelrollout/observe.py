@@ -38,6 +38,8 @@ from modelrollout.metrics import with_metrics
 from modelrollout.replicas import with_replicas
 from modelrollout.world import World
 
+MAX_RECIPIENTS = 16
+
 
 def rollout_of(body: Object) -> Rollout:
     """The object as read. What cannot be parsed becomes a sentence, never an exception."""
@@ -66,6 +68,7 @@ def rollout_of(body: Object) -> Rollout:
         has_finalizer=api.FINALIZER in (meta.get("finalizers") or []),
         is_deleting=bool(meta.get("deletionTimestamp")),
         command=_command(annotations),
+        recipients=_recipients(annotations),
     )
 
 
@@ -76,6 +79,11 @@ def _command(annotations: dict[str, str]) -> Command | None:
     verb = Verb(text) if text in set(Verb) else None
     by = fields.shown(annotations.get(api.COMMAND_BY, "")[:256])
     return Command(text=text[:64], by=by, verb=verb)
+
+
+def _recipients(annotations: dict[str, str]) -> tuple[str, ...]:
+    names = (each.strip()[:64] for each in annotations.get(api.NOTIFY, "").split(","))
+    return tuple(dict.fromkeys(each for each in names if each))[:MAX_RECIPIENTS]
 
 
 async def observe(rollout: Rollout, world: World) -> Observation:

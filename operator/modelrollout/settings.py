@@ -6,10 +6,21 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+DECISIONS = frozenset(
+    {
+        "Aborted", "Approved", "CannotDecideInTime", "ChangedInPlace", "CommandIgnored", "Drift",
+        "LeftToAutoscaler", "Paused", "PlaceboFailed", "Promoted", "Restarted", "Resumed",
+        "Retried", "RolledBack", "RouteNotRestored", "SplitMismatch", "Started", "StepSkipped",
+        "StepStarted",
+    }
+)  # fmt: skip
+"""What can be decided, by the words of its Events; a test holds them to the page of operations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +34,34 @@ class Provider:
     timeout_seconds: float = 5.0
 
 
+class WebhookFormat(StrEnum):
+    """What a web hook understands."""
+
+    CLOUD_EVENTS = "cloudevents"
+    SLACK = "slack"
+
+
+class Audience(StrEnum):
+    """Whose decisions a web hook is told."""
+
+    ALL = "all"
+    NAMED = "named"
+    """Of the ModelRollouts that name it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
     """Where decisions are sent. Only the administrator says where, as with a provider."""
 
-    url: str
+    url: str = ""
+    url_file: str | None = None
+    """A file with the address, where the address itself is a secret. Either this or `url`."""
+    format: WebhookFormat = WebhookFormat.CLOUD_EVENTS
+    rollouts: Audience = Audience.ALL
+    namespaces: tuple[str, ...] = ()
+    """Empty: all."""
+    decisions: tuple[str, ...] = ()
+    """Empty: all."""
     header_files: Mapping[str, str] = field(default_factory=dict)
     """Headers by name; the value is what the file says when it is sent."""
     ca_file: str | None = None
@@ -130,28 +164,68 @@ def _webhook(path: Path, name: str, given: object) -> Webhook:
     where = f"{path}: web hook {name}"
     known = {
         "url": "url",
+    _check_address(where, provider.url)
         "headerFiles": "header_files",
         "caFile": "ca_file",
         "timeoutSeconds": "timeout_seconds",
     }
-    webhook = Webhook(**_arguments(where, known, given))
-    _check_server(where, webhook)
-    if not _is_text_by_name(webhook.header_files):
-        raise ValueError(f"{where}: headerFiles must map names of headers to paths")
+    arguments = _arguments(where, known, given, needed=("url", "urlFile"))
+    _choose(where, arguments, "format", WebhookFormat)
+    _choose(where, arguments, "rollouts", Audience)
+    _list(where, arguments, "namespaces")
+    _list(where, arguments, "decisions")
+    webhook = Webhook(**arguments)
+    _check_webhook(where, webhook)
     return webhook
 
 
-def _arguments(where: str, known: Mapping[str, str], given: object) -> dict[str, Any]:
-    if not isinstance(given, dict) or "url" not in given:
-        raise ValueError(f"{where} needs a url")
+def _check_webhook(where: str, webhook: Webhook) -> None:
+    if bool(webhook.url) == bool(webhook.url_file):
+        raise ValueError(f"{where} needs a url or a urlFile, and not both")
+    if not _is_path(webhook.url_file):
+        raise ValueError(f"{where}: urlFile must be a path")
+    if webhook.url_file is None:
+        _check_address(where, webhook.url)
+    _check_server(where, webhook)
+    if not _is_text_by_name(webhook.header_files):
+        raise ValueError(f"{where}: headerFiles must map names of headers to paths")
+    unknown = sorted(set(webhook.decisions) - DECISIONS)
+    if unknown:
+        raise ValueError(
+            f"{where}: decisions has unknown {', '.join(unknown)}; there are {', '.join(sorted(DECISIONS))}"
+        )
+
+
+def _choose(where: str, arguments: dict[str, Any], key: str, choices: type[StrEnum]) -> None:
+    if key not in arguments:
+        return
+    if arguments[key] not in list(choices):
+        raise ValueError(
+            f"{where}: {key} must be one of {', '.join(choices)}, not {arguments[key]!r}"
+        )
+    arguments[key] = choices(arguments[key])
+
+
+def _list(where: str, arguments: dict[str, Any], key: str) -> None:
+    given = arguments.get(key, [])
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise ValueError(f"{where}: {key} must be a list of names")
+    arguments[key] = tuple(given)
+
+
+def _arguments(
+    where: str, known: Mapping[str, str], given: object, *, needed: tuple[str, ...] = ("url",)
+) -> dict[str, Any]:
+    if not isinstance(given, dict) or not set(needed) & set(given):
+        raise ValueError(f"{where} needs a {' or a '.join(needed)}")
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(f"{where} has unknown settings: {', '.join(unknown)}")
     return {known[key]: value for key, value in given.items()}
 
 
-def _check_server(where: str, given: Provider | Webhook) -> None:
-    if not isinstance(given.url, str) or not given.url.startswith(("http://", "https://")):
+def _check_address(where: str, given: object) -> None:
+    if not isinstance(given, str) or not given.startswith(("http://", "https://")):
         raise ValueError(f"{where}: url must begin with http:// or https://")
     if not _is_path(given.ca_file):
         raise ValueError(f"{where}: caFile must be a path")
@@ -167,3 +241,6 @@ def _is_text_by_name(given: object) -> bool:
     return isinstance(given, dict) and all(
         isinstance(each, str) for pair in given.items() for each in pair
     )
+
+
+def _check_server(where: str, given: Provider | Webhook) -> None:

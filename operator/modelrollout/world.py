@@ -64,6 +64,13 @@ class Router(Protocol):
 class Listener(Protocol):
     """Who is told of decisions: see adapters/notify.py."""
 
+    @property
+    def name(self) -> str:
+        """What a ModelRollout calls it by."""
+
+    def is_open_to(self, namespace: str) -> bool:
+        """Whether it is told of ModelRollouts in there."""
+
     def tell(self, record: Record) -> None:
         """Take it for later. Never waits, never fails."""
 

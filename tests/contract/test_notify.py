@@ -1,4 +1,4 @@
-"""Decisions as CloudEvents, delivered to a real HTTP server on loopback that behaves as told."""
+"""Decisions, delivered to a real HTTP server on loopback that behaves as told."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from aiohttp import web
 from modelrollout import telemetry
 from modelrollout.adapters.notify import Notifier
 from modelrollout.core.audit import Record
-from modelrollout.settings import Webhook
+from modelrollout.settings import Audience, Webhook, WebhookFormat
 
 PAUSES = (0.01, 0.01)
 
 
-def a_record(number=0):
-    body = {"id": f"u-1/{number}", "decision": "RolledBack", "message": "wörse\n", "weight": number}
+def a_record(number=0, decision="RolledBack", namespace="shop", recipients=(), **body):
+    given = {"id": f"u-1/{number}", "decision": decision, "message": "wörse\n"} | body
     return Record(
-        id=body["id"],
+        id=given["id"],
         time="2027-01-15T08:00:00.000Z",
-        decision="RolledBack",
-        namespace="shop",
+        decision=decision,
+        namespace=namespace,
         rollout="ranker",
-        body=body,
+        body=given,
+        recipients=recipients,
     )
 
 
@@ -39,14 +40,21 @@ class Receiver:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     never: asyncio.Event | None = None
     url: str = ""
+    retry_after: str = ""
+    times: list[float] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
     async def handle(self, request):
         self.got.append((dict(request.headers), json.loads(await request.read())))
+        self.times.append(asyncio.get_running_loop().time())
+        self.paths.append(request.path)
         self.arrived.set()
         if self.never is not None:
             await self.never.wait()
         status = self.answers.pop(0) if self.answers else 204
         headers = {"Location": f"{self.url}/elsewhere"} if 300 <= status < 400 else {}
+        if self.retry_after and status == 429:
+            headers["Retry-After"] = self.retry_after
         return web.Response(status=status, headers=headers)
 
     @property
@@ -89,7 +97,7 @@ def name(request):
     return request.node.name
 
 
-def notifier(name, url, **settings):
+def notifier(name, url="", **settings):
     queue = {key: settings.pop(key) for key in ("queue_length",) if key in settings}
     return Notifier(name, Webhook(url=url, **settings), pauses=PAUSES, **queue)
 
@@ -241,6 +249,155 @@ def test_the_end_of_the_operator_waits_for_no_server_and_counts_what_is_lost(nam
     asyncio.run(run())
 
     assert outcomes(name) == {"dropped": 2}
+
+
+@pytest.mark.parametrize(("asked", "at_least"), [("1", 1.0), ("soon", 0.0), ("-1", 0.0)])
+def test_a_receiver_that_says_when_to_come_again_is_obeyed(asked, at_least, name):
+    async def run():
+        async with receiver(429) as server:
+            server.retry_after = asked
+            told = notifier(name, server.url)
+            told.tell(a_record())
+            await told.close()
+        first, second = server.times
+        return second - first
+
+    assert asyncio.run(run()) >= at_least
+    assert outcomes(name) == {"delivered": 1}
+
+
+def test_an_address_that_is_a_secret_comes_from_a_file_as_it_is_when_it_is_sent(name, tmp_path):
+    address = tmp_path / "address"
+
+    async def run():
+        async with receiver() as server:
+            for path in ("/services/T1/B1/one", "/services/T1/B1/two"):
+                address.write_text(f"{server.url}{path}\n")
+                told = notifier(name, url_file=str(address))
+                told.tell(a_record())
+                await told.close()
+        return server.paths
+
+    assert asyncio.run(run()) == ["/services/T1/B1/one", "/services/T1/B1/two"]
+
+
+def test_a_secret_address_is_in_no_log(name, tmp_path, caplog):
+    address = tmp_path / "address"
+
+    async def run():
+        async with receiver() as server:
+            gone = server.url
+        for text in (f"{gone}/services/hunter2", "hunter2"):
+            address.write_text(text)
+            told = notifier(name, url_file=str(address))
+            told.tell(a_record())
+            await told.close()
+
+    asyncio.run(run())
+
+    assert outcomes(name) == {"failed": 2}
+    assert "hunter2" not in caplog.text
+
+
+ASKED = {"rollouts": Audience.NAMED}
+
+
+@pytest.mark.parametrize(
+    ("settings", "record", "is_told"),
+    [
+        ({}, {}, True),
+        ({}, {"recipients": ("somebody-else",)}, True),
+        (ASKED, {}, False),
+        (ASKED, {"recipients": ("team",)}, True),
+        (ASKED, {"recipients": ("somebody-else", "team")}, True),
+        (ASKED, {"recipients": ("tea",)}, False),
+        ({"namespaces": ("shop",)}, {}, True),
+        ({"namespaces": ("bank",)}, {}, False),
+        (ASKED | {"namespaces": ("bank",)}, {"recipients": ("team",)}, False),
+        ({"decisions": ("RolledBack", "Paused")}, {}, True),
+        ({"decisions": ("RolledBack", "Paused")}, {"decision": "StepStarted"}, False),
+    ],
+)
+def test_who_is_told_of_what(settings, record, is_told):
+    """The administrator's choice, and within it the ModelRollout's."""
+
+    async def run():
+        async with receiver() as server:
+            told = notifier("team", server.url, **settings)
+            told.tell(a_record(**record))
+            await told.close()
+        return server.ids
+
+    assert asyncio.run(run()) == (["u-1/0"] if is_told else [])
+
+
+LOST = {
+    "message": "ranker-v2 was rolled back at 5 %: errors: candidate 5.01 % of 359, stable 0.92 %",
+    "step": {"number": 1, "of": 5},
+    "weight": {"before": 5, "after": 0},
+    "evidence": {
+        "guardrails": [
+            {
+                "name": "errors",
+                "verdict": "Fail",
+                "message": "candidate 5.01 % of 359, stable 0.92 %",
+            },
+            {"name": "latency", "verdict": "Inconclusive", "message": "p99 320 ms & <more>"},
+        ]
+    },
+}
+
+
+def told_to_slack(name, record):
+    async def run():
+        async with receiver(200) as server:
+            told = notifier(name, server.url, format=WebhookFormat.SLACK)
+            told.tell(record)
+            await told.close()
+        return server.got
+
+    ((headers, body),) = asyncio.run(run())
+    assert headers["Content-Type"] == "application/json; charset=utf-8"
+    return body
+
+
+def test_slack_gets_what_why_and_what_to_do(name):
+    body = told_to_slack(name, a_record(**LOST))
+
+    assert body.pop("text").splitlines() == [
+        "*Rolled back: shop/ranker* (step 1 of 5, 5 % → 0 % of the requests)",
+        "ranker-v2 was rolled back at 5 %: errors: candidate 5.01 % of 359, stable 0.92 %",
+        "• latency: Inconclusive. p99 320 ms &amp; &lt;more&gt;",
+        (
+            "Users are on stable. Mend the model and deploy it; if the cause was elsewhere, retry. "
+            "`kubectl modelrollout why ranker --namespace shop`"
+        ),
+    ]
+    assert body == {"unfurl_links": False, "unfurl_media": False}
+
+
+def test_what_users_of_the_cluster_wrote_mentions_nobody_and_adds_no_lines(name):
+    asked = "ready?\n*Promoted: shop/other*\n<!channel> @here <https://evil.example|dashboard>"
+    text = told_to_slack(name, a_record(decision="Paused", message=asked))["text"]
+
+    assert len(text.splitlines()) == 3
+    assert not {"<", ">"} & set(text)
+    assert "@here" not in text
+    assert "&lt;!channel&gt;" in text
+
+
+def test_a_message_is_never_too_long_for_slack(name):
+    many = [{"name": f"g{i}", "verdict": "Pass", "message": f"{i} <&> " * 400} for i in range(50)]
+    record = a_record(**LOST | {"message": "<" * 2000, "evidence": {"guardrails": many}})
+
+    assert len(told_to_slack(name, record)["text"]) < 4000
+
+
+def test_an_approval_that_is_asked_for_says_what_to_do(name):
+    text = told_to_slack(name, a_record(decision="Paused", message="look at the dashboard"))["text"]
+
+    assert text.splitlines()[0] == "*Waits for a human: shop/ranker*"
+    assert "approve" in text.splitlines()[-1]
 
 
 def test_a_web_hook_that_was_told_nothing_has_nothing_to_close(name):

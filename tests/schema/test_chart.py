@@ -14,7 +14,14 @@ import yaml
 from modelrollout import __version__
 from modelrollout.adapters.cluster import LEASE_RBAC, RBAC
 from modelrollout.core.observation import Verb
-from modelrollout.settings import Provider, Settings, Webhook, from_environment
+from modelrollout.settings import (
+    Audience,
+    Provider,
+    Settings,
+    Webhook,
+    WebhookFormat,
+    from_environment,
+)
 
 CHART = Path(__file__).parents[2] / "charts" / "modelrollout"
 Manifest = dict[str, Any]
@@ -268,6 +275,13 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
     }
     webhooks = {
         "plain": {"url": "http://events"},
+        "team": {
+            "urlFile": "/etc/modelrollout/webhooks/team",
+            "format": "slack",
+            "rollouts": "named",
+            "namespaces": ["shop"],
+            "decisions": ["RolledBack"],
+        },
         "full": {
             "url": "https://events.example/in",
             "headerFiles": {"Authorization": "/etc/modelrollout/webhooks/authorization"},
@@ -292,6 +306,13 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
         },
         webhooks={
             "plain": Webhook(url="http://events"),
+            "team": Webhook(
+                url_file="/etc/modelrollout/webhooks/team",
+                format=WebhookFormat.SLACK,
+                rollouts=Audience.NAMED,
+                namespaces=("shop",),
+                decisions=("RolledBack",),
+            ),
             "full": Webhook(
                 url="https://events.example/in",
                 header_files={"Authorization": "/etc/modelrollout/webhooks/authorization"},

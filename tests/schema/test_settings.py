@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelrollout.settings import from_environment
+from modelrollout.settings import Audience, Webhook, WebhookFormat, from_environment
 
 GOOD = "default: {url: 'http://prometheus:9090'}"
 
@@ -72,6 +72,15 @@ def test_a_missing_file_of_web_hooks_is_named(path, tmp_path):
         ("audit: {url: 'http://x', headerFiles: [a]}", "headerFiles must map names of headers"),
         ("audit: {url: 'http://x', headerFiles: {a: 1}}", "headerFiles must map names of headers"),
         ("audit: {url: 'http://x', caFile: 1}", "caFile must be a path"),
+        ("audit: {url: ''}", "web hook audit needs a url or a urlFile, and not both"),
+        ("audit: {url: 'http://x', urlFile: /x}", "needs a url or a urlFile, and not both"),
+        ("audit: {urlFile: 1}", "urlFile must be a path"),
+        ("audit: {url: 'http://x', format: teams}", "format must be one of cloudevents, slack"),
+        ("audit: {url: 'http://x', format: [slack]}", "format must be one of cloudevents, slack"),
+        ("audit: {url: 'http://x', rollouts: mine}", "rollouts must be one of all, named"),
+        ("audit: {url: 'http://x', namespaces: shop}", "namespaces must be a list of names"),
+        ("audit: {url: 'http://x', decisions: [1]}", "decisions must be a list of names"),
+        ("audit: {url: 'http://x', decisions: [Rolledback]}", "decisions has unknown Rolledback"),
         ("audit: {url: 'http://x', timeoutSeconds: -1}", "timeoutSeconds must be a number"),
     ],
 )
@@ -81,6 +90,23 @@ def test_a_web_hooks_file_that_is_wrong_says_where(text, says, path, tmp_path):
 
     with pytest.raises(ValueError, match=says):
         settings(path, MODELROLLOUT_WEBHOOKS=str(webhooks))
+
+
+def test_a_web_hook_can_be_for_a_team_and_have_a_secret_address(path, tmp_path):
+    webhooks = tmp_path / "webhooks.yaml"
+    webhooks.write_text(
+        "team: {urlFile: /secret, format: slack, rollouts: named, namespaces: [shop], decisions: [Paused]}"
+    )
+
+    assert settings(path, MODELROLLOUT_WEBHOOKS=str(webhooks)).webhooks == {
+        "team": Webhook(
+            url_file="/secret",
+            format=WebhookFormat.SLACK,
+            rollouts=Audience.NAMED,
+            namespaces=("shop",),
+            decisions=("Paused",),
+        )
+    }
 
 
 @pytest.mark.parametrize("name", ["PORT", "WORKERS", "SWEEP_SECONDS"])

@@ -24,6 +24,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/traffic"
 COMMAND = f"{GROUP}/command"
 COMMAND_BY = f"{GROUP}/by"
+NOTIFY = f"{GROUP}/notify"
 
 DAY_SECONDS = 86_400
 FULL_WEIGHT = 100

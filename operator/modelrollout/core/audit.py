@@ -42,6 +42,8 @@ class Record:
     rollout: str
     body: Mapping[str, Any]
     """All of it, as JSON."""
+    recipients: tuple[str, ...] = ()
+    """Web hooks that are told because the ModelRollout names them."""
 
     @property
     def line(self) -> str:
@@ -82,6 +84,7 @@ def _record(rollout: Rollout, seen: Observation, plan: Plan, index: int) -> Reco
         namespace=rollout.namespace,
         rollout=rollout.name,
         body=_bounded(head, _evidence(rollout, seen, plan, note)),
+        recipients=rollout.recipients,
     )
 
 

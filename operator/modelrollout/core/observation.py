@@ -154,6 +154,8 @@ class Rollout:
 
     @property
     def order(self) -> Command | None:
+    recipients: tuple[str, ...] = ()
+    """Web hooks that its owner asked to be told, by name."""
         """The command that is yet to be carried out; one whose annotation only stayed is none."""
         given = self.command
         return None if given is None or given.identity == self.status.obeyed else given
