@@ -56,8 +56,6 @@ def _put_on_record(record: Record, world: World) -> None:
         listener.tell(record)
 
 
-async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
-    for service in plan.services:
 def _about_recipients(plan: Plan, rollout: Rollout, world: World) -> tuple[Note, ...]:
     """Who asks for a web hook that there is not would wait for word in vain."""
     known = sorted(each.name for each in world.listeners if each.is_open_to(rollout.namespace))
@@ -69,6 +67,8 @@ def _about_recipients(plan: Plan, rollout: Rollout, world: World) -> tuple[Note,
     return (Note(severity=Severity.WARNING, reason="WebhookUnknown", message=message),)
 
 
+async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
+    for service in plan.services:
         await _create_service(service, rollout, world)
     if plan.comparator:
         await world.comparators.deploy(rollout, plan.status)

@@ -152,6 +152,7 @@ def _provider(path: Path, name: str, given: object) -> Provider:
         "timeoutSeconds": "timeout_seconds",
     }
     provider = Provider(**_arguments(where, known, given))
+    _check_address(where, provider.url)
     _check_server(where, provider)
     if not _is_path(provider.bearer_token_file):
         raise ValueError(f"{where}: bearerTokenFile must be a path")
@@ -164,7 +165,6 @@ def _webhook(path: Path, name: str, given: object) -> Webhook:
     where = f"{path}: web hook {name}"
     known = {
         "url": "url",
-    _check_address(where, provider.url)
         "headerFiles": "header_files",
         "caFile": "ca_file",
         "timeoutSeconds": "timeout_seconds",
@@ -227,6 +227,9 @@ def _arguments(
 def _check_address(where: str, given: object) -> None:
     if not isinstance(given, str) or not given.startswith(("http://", "https://")):
         raise ValueError(f"{where}: url must begin with http:// or https://")
+
+
+def _check_server(where: str, given: Provider | Webhook) -> None:
     if not _is_path(given.ca_file):
         raise ValueError(f"{where}: caFile must be a path")
     if not isinstance(given.timeout_seconds, int | float) or given.timeout_seconds <= 0:
@@ -241,6 +244,3 @@ def _is_text_by_name(given: object) -> bool:
     return isinstance(given, dict) and all(
         isinstance(each, str) for pair in given.items() for each in pair
     )
-
-
-def _check_server(where: str, given: Provider | Webhook) -> None:

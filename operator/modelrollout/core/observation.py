@@ -151,11 +151,11 @@ class Rollout:
     has_finalizer: bool
     is_deleting: bool
     command: Command | None
+    recipients: tuple[str, ...] = ()
+    """Web hooks that its owner asked to be told, by name."""
 
     @property
     def order(self) -> Command | None:
-    recipients: tuple[str, ...] = ()
-    """Web hooks that its owner asked to be told, by name."""
         """The command that is yet to be carried out; one whose annotation only stayed is none."""
         given = self.command
         return None if given is None or given.identity == self.status.obeyed else given
