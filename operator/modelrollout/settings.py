@@ -165,6 +165,11 @@ def _webhook(path: Path, name: str, given: object) -> Webhook:
     where = f"{path}: web hook {name}"
     known = {
         "url": "url",
+        "urlFile": "url_file",
+        "format": "format",
+        "rollouts": "rollouts",
+        "namespaces": "namespaces",
+        "decisions": "decisions",
         "headerFiles": "header_files",
         "caFile": "ca_file",
         "timeoutSeconds": "timeout_seconds",
