@@ -1185,7 +1185,7 @@ STATUS: Manifest = {
             "harm": "0.12",
             "safety": "1.00",
             "placebo": "-0.50",
-            "interval": {"kind": "Ratio", "lower": "0.82", "upper": "1.31"},
+            "interval": {"kind": "Ratio", "lower": "0.82", "upper": "1.31", "threshold": "0.25"},
             "needed": 3100,
             "neededUsers": 420,
             "chanceToBeat": "0.71",

@@ -93,6 +93,8 @@ class Interval(PlainModel):
     """lower bound; absent while there is none."""
     upper: Annotated[str, Field(max_length=32)] | None = None
     """upper bound; absent while there is none."""
+    threshold: Annotated[str, Field(max_length=32)] | None = None
+    """threshold is, of a distribution, the one beyond which answers are compared."""
 
 
 class SliceStatus(PlainModel):

@@ -218,7 +218,7 @@ def _comparison(
     rates: tuple[float, float, float],
 ) -> GuardrailStatus:
     harm_rate, alpha, beta = rates
-    shown = _telling(checkpoint)
+    shown = shown_columns(checkpoint)
     message = _figures(measure, checkpoint, shown)
     slices = _slice_statuses(measure, checkpoint, evidence, alpha, shown)
     if not evidence.is_trusted:
@@ -282,7 +282,7 @@ def share_of(log_e: float, error_rate: float) -> str:
     return f"{math.floor(100 * log_e / -math.log(error_rate)) / 100:.2f}"
 
 
-def _telling(checkpoint: GuardrailCheckpoint) -> tuple[int, int]:
+def shown_columns(checkpoint: GuardrailCheckpoint) -> tuple[int, int]:
     """The thresholds of stable and candidate with the most harm evidence: those to show."""
     if len(checkpoint.harm) < len(checkpoint.thresholds):
         return 0, 1

@@ -38,7 +38,7 @@ def points_of(measure: Measure) -> tuple[int, int]:
     """Numbers that a column of harm evidence, and of safety evidence, consists of."""
     if measure.query.kind is Kind.PAIRED:
         return paired.PAIRED_POINTS, paired.PAIRED_POINTS
-    if _is_mean(measure):
+    if is_mean(measure):
         return means.MEANS_STATE, means.MEANS_STATE
     return counts.HARM_POINTS, counts.SAFETY_POINTS
 
@@ -58,7 +58,7 @@ def evidence_of(
     measure: Measure, checkpoint: GuardrailCheckpoint, groups: Sequence[Group]
 ) -> list[Evidence]:
     """What each group says."""
-    if measure.query.kind is Kind.PAIRED or _is_mean(measure):
+    if measure.query.kind is Kind.PAIRED or is_mean(measure):
         said = _flips if measure.query.kind is Kind.PAIRED else _moments
         return [
             Evidence(
@@ -180,7 +180,7 @@ def _bounds(measure: Measure, checkpoint: GuardrailCheckpoint) -> tuple[Bound, B
 # --- others -------------------------------------------------------------------------------------
 
 
-def _is_mean(measure: Measure) -> bool:
+def is_mean(measure: Measure) -> bool:
     """Whether values have no upper bound; those that have one are counted."""
     return measure.query.kind is Kind.MEAN and measure.largest is None
 

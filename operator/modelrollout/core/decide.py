@@ -20,6 +20,7 @@ from modelrollout.core import (
     analysis,
     collect,
     commands,
+    estimates,
     facts,
     limits,
     machine,
@@ -456,6 +457,10 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
         here.spec.analysis, seen.measures, collected, seen.readings, seen.levels, here.now
     )
     judgement = _as_far_as_covered(here, judgement)
+    said_before = {each.name: each for each in here.facts.guardrails}
+    judgement = estimates.with_estimates(
+        judgement, here.spec.analysis, seen.measures, collected, said_before
+    )
     split = here.facts.split
     if here.spec.traffic.sticky is None:
         # With it users are shared out: how many requests each of them sends, nobody knows.

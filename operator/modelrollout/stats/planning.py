@@ -25,12 +25,16 @@ from modelrollout.stats.counts import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import ArrayLike
+
     from modelrollout.stats.counts import Array
 
 _MOST_REQUESTS: Final = 1e12
 _LARGEST_RATIO: Final = 1e4
 # Searches end after so many halvings: plain ones, because scipy.optimize costs 23 MiB at import.
 _HALVINGS: Final = 50
+# What is still needed is told to two digits.
+_STEPS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +138,40 @@ def needed_requests(
         return _first_passage(drifts, spreads, threshold, math.exp(log_requests)) >= chance
 
     return math.exp(_smallest(is_decided, 0.0, math.log(_MOST_REQUESTS)))
+
+
+def remaining_requests(
+    states: ArrayLike, growths: ArrayLike, requests: float, alpha: float
+) -> tuple[float, ...]:
+    """
+    Candidate requests until each running state decides, if it goes on as so many made it grow.
+
+    `growths` is what those requests add to each state, per grid point: the log of a bet is linear
+    in the counts, so that it is the drift of `needed_requests` at the rates that they had. What is
+    missing is what these states, not new ones, have yet to gain. 0 where nothing is, infinite
+    where no point grows. Raises ValueError for an alpha outside (0, 1) and for no requests.
+    """
+    _check_probability(alpha, "alpha")
+    if not requests > 0:
+        raise ValueError(f"growth is that of at least one request, not {requests}")
+    drifts = np.asarray(growths, dtype=np.float64) / requests
+    pairs = zip(np.asarray(states, dtype=np.float64), drifts, strict=True)
+    return tuple(_remaining(state, drift, math.log(1 / alpha)) for state, drift in pairs)
+
+
+def _remaining(state: Array, drifts: Array, needed: float) -> float:
+    if float(log_mixture_of(state)) >= needed:
+        return 0.0
+    rising = drifts > 0
+    if not rising.any():
+        return math.inf
+    # Between where the first point would have it with the others' help, and where it has it alone.
+    helped = (needed - state[rising]) / drifts[rising]
+    alone = (needed + math.log(len(state)) - state[rising]) / drifts[rising]
+    low, high = max(0.0, float(helped.min())), float(alone.min())
+    steps = low + (high - low) * np.arange(1, _STEPS + 1) / _STEPS
+    is_reached = log_mixture_of(state + steps[:, np.newaxis] * drifts) >= needed
+    return float(steps[is_reached.argmax()]) if is_reached.any() else high
 
 
 def smallest_visible(
