@@ -12,11 +12,13 @@ import io
 import json
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,14 +51,26 @@ NATIVE_SPAN_SECONDS = 180.0
 """The same for a native histogram, or one that may be: each of its samples is all its buckets."""
 MEMORY_SECONDS = 1800.0
 """A series that was absent for longer than this was forgotten by its program, too."""
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 24 * 2**20
+LARGE_BYTES = 2**19
+"""Parsed, an answer takes eleven times as much: only one at a time may be longer than this."""
 MAX_THREADS = 8
+MAX_EXPRESSION_THREADS = 4
+"""What a free expression costs is not known: those have threads of their own."""
 PATIENCE = 4
 """How long one question may take in all, its wait for a thread included, in timeouts."""
 CHUNK_BYTES = 2**16
 
 METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+READS_BEYOND = frozenset({"info"})
+"""Functions of PromQL that read series which no selector in the expression names."""
+
+NOT_PROMETHEUS = (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),
+)
+"""What comes of an answer that is made in another way."""
 
 Result = TypeVar("Result")
 
@@ -75,7 +89,8 @@ class Prometheus:
     ) -> None:
         address = urlsplit(url)
         if address.scheme not in {"http", "https"} or not address.hostname:
-            raise ValueError(f"The address of Prometheus must be an http or https URL, not {url}.")
+            # It may hold a password, so it is not quoted.
+            raise ValueError("The address of Prometheus must be an http or https URL with a host.")
         self._url = url.rstrip("/")
         self._host = address.hostname
         self._timeout = timeout_seconds
@@ -91,10 +106,14 @@ class Prometheus:
         self._is_native: dict[str, bool] = {}
         # A hanging server holds these threads, and nobody else's.
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="prometheus")
+        self._for_expressions = ThreadPoolExecutor(
+            MAX_EXPRESSION_THREADS, thread_name_prefix="expressions"
+        )
 
     def close(self) -> None:
         """Let go of the connections; what is still under way is left to its timeout."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for each in (self._threads, self._for_expressions):
+            each.shutdown(wait=False, cancel_futures=True)
         self._session.close()
 
     async def read(self, query: Query, grid: Grid, now: float) -> Reading:
@@ -112,7 +131,8 @@ class Prometheus:
 
     async def value(self, expression: str, namespace: str, now: float) -> float | None:
         """The one number that a PromQL expression gives within a namespace; None for no series."""
-        return await self._in_thread(lambda: self._value(expression, namespace, now))
+        ask = partial(self._value, expression, namespace, now)
+        return await self._in_thread(ask, self._for_expressions)
 
     async def values(
         self, selector: Selector, label: str, start: float, end: float
@@ -120,8 +140,11 @@ class Prometheus:
         """The values of a label that a selector's series had in a span; empty for those without."""
         return await self._in_thread(lambda: self._values(selector, label, start, end))
 
-    async def _in_thread(self, ask: Callable[[], Result]) -> Result:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, ask)
+    async def _in_thread(
+        self, ask: Callable[[], Result], threads: ThreadPoolExecutor | None = None
+    ) -> Result:
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(threads or self._threads, ROOM.left_after, ask)
         try:
             return await asyncio.wait_for(future, PATIENCE * self._timeout)
         except TimeoutError as error:
@@ -136,7 +159,7 @@ class Prometheus:
             raise self._unavailable(f"did not answer within {self._timeout:g} s") from error
         except requests.exceptions.SSLError as error:
             raise self._unavailable("shows a certificate that is not trusted") from error
-        except (ValueError, LookupError, TypeError) as error:
+        except NOT_PROMETHEUS as error:
             raise self._unavailable("gave an answer that is not Prometheus'") from error
         except (requests.RequestException, HTTPError, HTTPException, OSError) as error:
             raise self._unavailable("cannot be reached") from error
@@ -345,6 +368,11 @@ class Prometheus:
     def _refuse_what_is_not_scoped(self, expression: str, namespace: str) -> None:
         """Prometheus' own parser says which series an expression touches."""
         tree = self._get("parse_query", {"query": expression})
+        for function in READS_BEYOND.intersection(_functions(tree)):
+            raise MetricsUnavailable(
+                f"{function}() in the expression {expression} reads series of all namespaces:"
+                " leave it out."
+            )
         wanted = {"name": "namespace", "type": "=", "value": namespace}
         for selector in _selectors(tree):
             if wanted not in selector["matchers"]:
@@ -399,7 +427,37 @@ class Prometheus:
                 )
             if time.monotonic() > deadline:
                 raise TimeoutError
+            if len(body) > LARGE_BYTES:
+                ROOM.enter(deadline - time.monotonic())
         return bytes(body)
+
+
+class Room:
+    """For one large answer in the whole process: its thread has it until it has done with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._here = threading.local()
+
+    def enter(self, patience_seconds: float) -> None:
+        """Wait for it, or TimeoutError; who is in already stays."""
+        if getattr(self._here, "is_in", False):
+            return
+        if not self._lock.acquire(timeout=max(0, patience_seconds)):
+            raise TimeoutError
+        self._here.is_in = True
+
+    def left_after(self, ask: Callable[[], Result]) -> Result:
+        """Do something, and leave if that had to enter."""
+        try:
+            return ask()
+        finally:
+            if getattr(self._here, "is_in", False):
+                self._here.is_in = False
+                self._lock.release()
+
+
+ROOM = Room()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -528,6 +586,17 @@ def _selectors(node: object) -> Iterator[Mapping[str, Any]]:
     if isinstance(node, list):
         for each in node:
             yield from _selectors(each)
+
+
+def _functions(node: object) -> Iterator[str]:
+    """The names of the functions that a syntax tree calls."""
+    if isinstance(node, dict):
+        if node.get("type") == "call":
+            yield node["func"]["name"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from _functions(each)
 
 
 # --- PromQL -------------------------------------------------------------------------------------
