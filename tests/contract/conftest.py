@@ -96,8 +96,9 @@ class Program:
 class Server:
     """A Prometheus process that scrapes some programs each second."""
 
-    def __init__(self, directory, programs):
+    def __init__(self, directory, programs, *flags):
         self.directory = directory
+        self.flags = flags
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -116,6 +117,7 @@ class Server:
                     f"--config.file={self.directory}/prometheus.yml",
                     f"--storage.tsdb.path={self.directory}/data",
                     f"--web.listen-address=127.0.0.1:{self.port}",
+                    *self.flags,
                 ],
                 stdout=log,
                 stderr=log,

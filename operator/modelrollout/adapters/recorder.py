@@ -1,0 +1,214 @@
+"""
+Traces of rollouts, kept beside them: one ConfigMap for each ModelRollout, with its last rollouts.
+
+A pass hands over what it saw and goes on. Memory has what was added since the last write only: a
+write reads what there is, joins the two, and writes it back, so that whoever leads next goes on
+with it. Losing a write costs points of a picture, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from modelrollout.adapters.cluster import CONFIG_MAPS, Object, Resource, owner_of
+from modelrollout.core.observation import Observation, Rollout
+from modelrollout.core.plan import Plan
+from modelrollout.core.trace import Trace, decoded, encoded, joined, trace_of
+from modelrollout.core.tracing import described, followed, is_decision
+from modelrollout.errors import NotFound, Refused, RolloutError
+
+LOG = logging.getLogger(__name__)
+KEPT = 5
+"""Rollouts of one ModelRollout."""
+TAIL_POINTS = 24
+"""Between two writes."""
+LEAST_SECONDS = 120.0
+SHARE_OF_AGE = 0.1
+"""Writes are less frequent in a long rollout, whose points are further apart."""
+
+Key = tuple[str, str]
+
+
+class Objects(Protocol):
+    """What is needed of the Kubernetes API: see adapters/cluster.py."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object, or NotFound."""
+
+    async def create(self, resource: Resource, namespace: str, body: Object) -> Object:
+        """A new object, or Conflict."""
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, operations: Sequence[Object]
+    ) -> Object:
+        """A JSON Patch, or Conflict."""
+
+
+@dataclass(slots=True)
+class _Tail:
+    """What was seen of a ModelRollout since the last write."""
+
+    traces: tuple[Trace, ...] = ()
+    """The last one is of what is on trial, unless it has ended."""
+    due: float = 0.0
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def open(self) -> Trace | None:
+        """The one that goes on."""
+        return self.traces[-1] if self.traces and self.traces[-1].ended is None else None
+
+
+class Recorder:
+    """All traces."""
+
+    def __init__(self, cluster: Objects) -> None:
+        self._cluster = cluster
+        self._tails: dict[Key, _Tail] = {}
+
+    def record(self, rollout: Rollout, seen: Observation, plan: Plan) -> None:
+        """Take a pass for later. Never waits, never fails."""
+        key = (rollout.namespace, rollout.name)
+        try:
+            self._record(key, rollout, seen, plan)
+        except Exception:  # a picture less
+            LOG.exception("trace of %s/%s not kept", *key)
+            self._tails.pop(key, None)
+
+    async def close(self) -> None:
+        """Wait for the writes that have begun."""
+        tasks = [each.task for each in self._tails.values() if each.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _record(self, key: Key, rollout: Rollout, seen: Observation, plan: Plan) -> None:
+        if rollout.is_deleting:
+            # The ConfigMap goes with it.
+            self._tails.pop(key, None)
+            return
+        tail = self._tails.get(key)
+        is_idle = rollout.status.candidate is None and plan.status.candidate is None
+        if tail is None:
+            if is_idle:
+                return
+            tail = self._tails.setdefault(key, _Tail())
+        if not is_idle:
+            ended = tail.traces[:-1] if tail.open else tail.traces
+            tail.traces = ended + followed(tail.open, rollout, seen, plan, TAIL_POINTS)
+        is_due = is_decision(rollout, plan) and not is_idle
+        if tail.task is None and tail.traces and (is_due or seen.now >= tail.due):
+            self._begin_write(key, tail, rollout, seen, plan)
+
+    def _begin_write(
+        self, key: Key, tail: _Tail, rollout: Rollout, seen: Observation, plan: Plan
+    ) -> None:
+        open_one = tail.open
+        if open_one is not None:
+            tail.traces = (*tail.traces[:-1], described(open_one, rollout, seen, plan))
+        began = tail.traces[-1].began or seen.now
+        tail.due = seen.now + max(LEAST_SECONDS, SHARE_OF_AGE * (seen.now - began))
+        task = self._write(key, tail, owner_of(rollout))
+        tail.task = asyncio.create_task(task, name=f"trace of {key[0]}/{key[1]}")
+
+    async def _write(self, key: Key, tail: _Tail, owner: Object) -> None:
+        pending = tail.traces
+        tail.traces = tuple(_without_content(each) for each in pending if each.ended is None)
+        try:
+            stored = await self._store(key, pending, owner)
+        except RolloutError as error:
+            LOG.warning("trace of %s/%s not written: %s", *key, error)
+            tail.traces = _rejoined(pending, tail.traces)
+        else:
+            tail.traces = _rejoined(stored, tail.traces)
+        finally:
+            tail.task = None
+        if not tail.traces:
+            self._tails.pop(key, None)
+
+    async def _store(self, key: Key, pending: Sequence[Trace], owner: Object) -> tuple[Trace, ...]:
+        """Write, and say how the open trace goes on."""
+        namespace, rollout = key
+        name = trace_of(rollout)
+        try:
+            live: Object | None = await self._cluster.get(CONFIG_MAPS, namespace, name)
+        except NotFound:
+            live = None
+        if live is not None and not _is_of(live, owner):
+            raise Refused(f"ConfigMap {name} exists and is not this operator's: rename it")
+        files: dict[str, str] = dict((live or {}).get("binaryData") or {})
+        begun = [_continued(files, each) for each in pending]
+        changed = {each.name: base64.b64encode(encoded(each)).decode() for each in begun}
+        kept = dict(sorted((files | changed).items())[-KEPT:])
+        if live is None:
+            await self._cluster.create(CONFIG_MAPS, namespace, _config_map(key, kept, owner))
+        else:
+            operations = _operations(live, kept, changed)
+            await self._cluster.patch(CONFIG_MAPS, namespace, name, operations)
+        return tuple(_without_content(each) for each in begun if each.ended is None)
+
+
+def _continued(files: dict[str, str], part: Trace) -> Trace:
+    """With what is stored of the same rollout."""
+    for name in sorted(files, reverse=True):
+        if part.began is not None and name != part.name:
+            continue
+        try:
+            known = decoded(base64.b64decode(files[name], validate=True))
+        except (ValueError, binascii.Error):
+            continue
+        if known.ended is None and known.candidate.revision == part.candidate.revision:
+            return joined(known, part)
+    if part.began is not None:
+        return part
+    return replace(part, began=part.points[0].time if part.points else 0.0)
+
+
+def _without_content(trace: Trace) -> Trace:
+    return replace(trace, points=(), decisions=(), slices=(), guardrails=())
+
+
+def _rejoined(first: Sequence[Trace], then: Sequence[Trace]) -> tuple[Trace, ...]:
+    """What is to be written yet, and what was added meanwhile to the last of it."""
+    if not first or not then or first[-1].ended is not None:
+        return (*first, *then)
+    return (*first[:-1], joined(first[-1], then[0]), *then[1:])
+
+
+def _is_of(live: Object, owner: Object) -> bool:
+    owners = live["metadata"].get("ownerReferences") or []
+    return any(each.get("uid") == owner["uid"] for each in owners)
+
+
+def _config_map(key: Key, files: dict[str, str], owner: Object) -> Object:
+    metadata = {
+        "name": trace_of(key[1]),
+        "namespace": key[0],
+        "labels": {"app.kubernetes.io/managed-by": "modelrollout"},
+        "ownerReferences": [owner],
+    }
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": files}
+
+
+def _operations(live: Object, kept: dict[str, str], changed: dict[str, str]) -> list[Object]:
+    """Only from what was read: who wrote since is read first."""
+    version = live["metadata"]["resourceVersion"]
+    operations: list[Object] = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+    ]
+    files = live.get("binaryData") or {}
+    if not files:
+        return [*operations, {"op": "add", "path": "/binaryData", "value": kept}]
+    return [
+        *operations,
+        *({"op": "remove", "path": f"/binaryData/{each}"} for each in files if each not in kept),
+        *(
+            {"op": "add", "path": f"/binaryData/{each}", "value": value}
+            for each, value in changed.items()
+            if each in kept
+        ),
+    ]

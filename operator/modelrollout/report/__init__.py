@@ -1,0 +1,1 @@
+"""One rollout as a page: from its trace to a single HTML file."""
