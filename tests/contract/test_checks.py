@@ -87,7 +87,7 @@ def run(answer, resolver=None, **check):
 
     async def made():
         async with candidate(answer) as found:
-            checker = HttpChecker(resolver=resolver or Loopback())
+            checker = HttpChecker(resolver or Loopback())
             given = HttpCheck.model_validate({"path": "/"} | check)
             result = await checker.run(given, "shop", "ranker-v2", found.port)
             return result, found.asked
@@ -153,7 +153,7 @@ def test_nothing_of_ours_goes_along():
 def test_a_cookie_is_not_sent_back():
     async def twice():
         async with candidate(says(**{"Set-Cookie": "session=1"})) as found:
-            checker = HttpChecker(resolver=Loopback())
+            checker = HttpChecker(Loopback())
             for _ in range(2):
                 await checker.run(HttpCheck(path="/"), "shop", "ranker-v2", found.port)
             return found.asked
@@ -309,7 +309,7 @@ def test_a_service_that_nobody_listens_at_is_said():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-            checker = HttpChecker(resolver=Loopback())
+            checker = HttpChecker(Loopback())
             return await checker.run(HttpCheck(path="/"), "shop", "ranker-v2", port)
 
     assert asyncio.run(made()).message == "no answer: the connection failed, or was cut"
@@ -333,7 +333,7 @@ def test_a_server_that_speaks_no_http_is_said(said):
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            checker = HttpChecker(resolver=Loopback())
+            checker = HttpChecker(Loopback())
             return await checker.run(HttpCheck(path="/"), "shop", "ranker-v2", port)
 
     result = asyncio.run(made())

@@ -1,8 +1,8 @@
 """
 Checks of a candidate before any user meets it: one request to its own Service, one answer.
 
-The address is built from the Service's name and the rollout's namespace alone, redirects are not
-followed, and nothing of ours goes along: a check cannot be pointed anywhere else. What the answer
+The address is that of the Service in the rollout's namespace and leads to its pods alone, redirects
+are not followed, and nothing of ours goes along: a check cannot be pointed anywhere else. What the answer
 says is compared here and never told: bodies do not enter status.
 """
 
@@ -28,16 +28,15 @@ INDEX = re.compile(r"^(0|[1-9][0-9]*)\Z")
 class HttpChecker:
     """Requests through the cluster's network."""
 
-    def __init__(self, domain: str = "svc", resolver: AbstractResolver | None = None) -> None:
-        """`domain` follows a Service's name and namespace in its DNS name; the system resolves it."""
-        self._domain = domain
+    def __init__(self, resolver: AbstractResolver) -> None:
+        """`resolver` knows where SERVICE.NAMESPACE.svc is: see adapters/services.py."""
         self._resolver = resolver
 
     async def run(
         self, check: api.HttpCheck, namespace: str, service: str, port: int
     ) -> CheckResult:
         """Ask once. Every failure is a result with a sentence, never an exception."""
-        host = f"{service}.{namespace}.{self._domain}"
+        host = f"{service}.{namespace}.svc"
         # The path goes out as it is written: nothing is resolved or quoted anew.
         url = URL(f"http://{host}:{port}{check.path}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=check.timeout_seconds)
@@ -55,8 +54,8 @@ class HttpChecker:
                 return judged(check, answer.status, body)
         except TimeoutError:
             return CheckResult(passed=False, message=f"no answer in {check.timeout_seconds} s")
-        except aiohttp.ClientConnectorDNSError:
-            return CheckResult(passed=False, message=f"no answer: {host} is not known")
+        except aiohttp.ClientConnectorDNSError as error:
+            return CheckResult(passed=False, message=f"no answer: {error.os_error}")
         except (aiohttp.ClientConnectionError, OSError):
             return CheckResult(passed=False, message="no answer: the connection failed, or was cut")
         except (aiohttp.ClientError, ValueError):
@@ -80,10 +79,11 @@ def judged(check: api.HttpCheck, status: int, body: bytes) -> CheckResult:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return CheckResult(passed=False, message="the answer is not JSON")
-    for each in check.json_:
-        if (message := _unmet(each, document)) is not None:
-            return CheckResult(passed=False, message=message)
-    return CheckResult(passed=True)
+    try:
+        unmet = next(filter(None, (_unmet(each, document) for each in check.json_)), None)
+    except RecursionError:
+        return CheckResult(passed=False, message="the answer is nested too deeply")
+    return CheckResult(passed=unmet is None, message=unmet or "")
 
 
 def _unmet(expectation: api.Expectation, document: Any) -> str | None:

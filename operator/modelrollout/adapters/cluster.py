@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -69,7 +70,8 @@ RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     ("apps", "deployments"): frozenset({"get", "list", "watch", "create", "patch", "delete"}),
     ("", "configmaps"): frozenset({"get", "create", "patch", "delete"}),
     ("apps", "replicasets"): frozenset({"list"}),
-    # for spec.scaling: who scales a Deployment, whether there is room, and its size, nothing else
+    # for spec.scaling: who scales a Deployment, whether there is room, and its size, nothing else;
+    # pods also for checks, which go to no other address than theirs
     ("apps", "deployments/scale"): frozenset({"patch"}),
     ("autoscaling", "horizontalpodautoscalers"): frozenset({"list"}),
     ("", "pods"): frozenset({"list"}),
@@ -224,12 +226,13 @@ def owner_of(rollout: Rollout) -> Object:
 
 
 def _path(resource: Resource, namespace: str | None, name: str | None = None) -> str:
+    """Names are quoted: whatever they are, they lead to no other object."""
     parts = [resource.root]
     if namespace is not None:
-        parts += ["namespaces", namespace]
+        parts += ["namespaces", quote(namespace, safe="")]
     parts.append(resource.plural)
     if name is not None:
-        parts.append(name)
+        parts.append(quote(name, safe=""))
     if resource.subresource:
         parts.append(resource.subresource)
     return "/".join(parts)

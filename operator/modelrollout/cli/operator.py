@@ -20,6 +20,7 @@ from modelrollout.adapters.lease import lead
 from modelrollout.adapters.notify import Notifier
 from modelrollout.adapters.prometheus import Prometheus
 from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter
+from modelrollout.adapters.services import ServiceResolver
 from modelrollout.handlers import Shell
 from modelrollout.settings import Settings
 from modelrollout.world import World
@@ -65,7 +66,7 @@ async def _operate(chosen: Settings) -> None:
         },
         router=GatewayAPIRouter(cluster, time.time),
         comparators=Comparators(cluster, chosen.image, chosen.image_pull_policy),
-        checker=HttpChecker(),
+        checker=HttpChecker(ServiceResolver(cluster)),
         clock=time.time,
         listeners=notifiers,
     )
