@@ -35,6 +35,8 @@ async def apply(
     # Without a wait in between: what is decided from here on is on record, or the process is gone.
     for record in records(rollout, seen, plan):
         _put_on_record(record, world)
+    if world.recorder is not None:
+        world.recorder.record(rollout, seen, plan)
     try:
         await _move_traffic(plan, rollout, world)
         for scale in plan.scales:

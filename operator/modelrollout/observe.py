@@ -270,6 +270,7 @@ def _workload(
         available=counted if is_current else 0,
         endpoints=endpoints,
         replica_sets=replica_sets,
+        images=tuple(each.get("image", "") for each in template["spec"].get("containers") or ()),
         stuck=_stuck(deployment) if is_current else "",
     )
 

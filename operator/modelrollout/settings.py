@@ -85,6 +85,8 @@ class Settings:
     port: int
     workers: int
     sweep_seconds: float
+    keeps_traces: bool
+    """The course of each rollout, in a ConfigMap beside it."""
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -106,6 +108,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         port=_positive("PORT", get("PORT", "8080")),
         workers=_positive("WORKERS", get("WORKERS", "16")),
         sweep_seconds=_positive("SWEEP_SECONDS", get("SWEEP_SECONDS", "300")),
+        keeps_traces=_true_or_false("TRACES", get("TRACES", "true")),
     )
 
 
@@ -113,6 +116,12 @@ def _positive(name: str, text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ValueError(f"MODELROLLOUT_{name} must be a whole number above 0, not {text!r}")
     return int(text)
+
+
+def _true_or_false(name: str, text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise ValueError(f"MODELROLLOUT_{name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def _providers(path: Path) -> Mapping[str, Provider]:

@@ -11,8 +11,8 @@ from modelrollout.adapters.routers.gateway_api import View
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record
 from modelrollout.core.evidence import Grid, Histogram, Query, Reading
-from modelrollout.core.observation import CheckResult, Comparator, Rollout
-from modelrollout.core.plan import Traffic
+from modelrollout.core.observation import CheckResult, Comparator, Observation, Rollout
+from modelrollout.core.plan import Plan, Traffic
 
 
 class Cluster(Protocol):
@@ -75,6 +75,13 @@ class Listener(Protocol):
         """Take it for later. Never waits, never fails."""
 
 
+class Recorder(Protocol):
+    """Who keeps the course of rollouts for people: see adapters/recorder.py."""
+
+    def record(self, rollout: Rollout, seen: Observation, plan: Plan) -> None:
+        """Take a pass for later. Never waits, never fails."""
+
+
 class Comparators(Protocol):
     """What compares the answers to mirrored requests: see adapters/comparator.py."""
 
@@ -110,3 +117,4 @@ class World:
     clock: Callable[[], float]
     """Unix seconds."""
     listeners: Sequence[Listener] = ()
+    recorder: Recorder | None = None

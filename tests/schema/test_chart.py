@@ -289,7 +289,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
             "timeoutSeconds": 2.5,
         },
     }
-    values = TWO | {"port": 9090, "workers": 4, "sweepSeconds": 60}
+    values = TWO | {"port": 9090, "workers": 4, "sweepSeconds": 60, "traces": False}
 
     found = read(render(values | {"providers": providers, "webhooks": webhooks}), tmp_path)
 
@@ -329,6 +329,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
         port=9090,
         workers=4,
         sweep_seconds=60,
+        keeps_traces=False,
     )
 
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Everything slow, done once: system packages, Go binaries, images, rendered manifests.
 
-readonly system_packages=(runc containernetworking-plugins nftables iptables conntrack iproute2 kmod procps openssl mmdebstrap buildah ca-certificates)
+readonly system_packages=(runc containernetworking-plugins nftables iptables conntrack iproute2 kmod procps openssl mmdebstrap buildah ca-certificates chromium)
 
 install_system_packages() {
   local missing=() package

@@ -19,6 +19,7 @@ from modelrollout.adapters.comparator import Comparators
 from modelrollout.adapters.lease import lead
 from modelrollout.adapters.notify import Notifier
 from modelrollout.adapters.prometheus import Prometheus
+from modelrollout.adapters.recorder import Recorder
 from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter
 from modelrollout.adapters.services import ServiceResolver
 from modelrollout.handlers import Shell
@@ -52,6 +53,7 @@ async def _operate(chosen: Settings) -> None:
     cluster = await Cluster.connect()
     probes = await telemetry.serve(chosen.port)
     notifiers = [Notifier(name, each) for name, each in chosen.webhooks.items()]
+    recorder = Recorder(cluster) if chosen.keeps_traces else None
     world = World(
         cluster=cluster,
         metrics={
@@ -69,6 +71,7 @@ async def _operate(chosen: Settings) -> None:
         checker=HttpChecker(ServiceResolver(cluster)),
         clock=time.time,
         listeners=notifiers,
+        recorder=recorder,
     )
 
     ended = asyncio.Event()
@@ -105,5 +108,7 @@ async def _operate(chosen: Settings) -> None:
         if isinstance(outcome, Exception):
             LOG.error("leader election failed", exc_info=outcome)
         await asyncio.gather(*(each.close() for each in notifiers))
+        if recorder is not None:
+            await recorder.close()
         await probes.cleanup()
         await cluster.close()

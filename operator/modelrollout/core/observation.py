@@ -60,6 +60,7 @@ class Workload:
     """Why the Deployment gave up making progress, in its own words."""
     autoscaler: str = ""
     """The HorizontalPodAutoscaler that scales it. Like the next one asked for with spec.scaling only."""
+    images: tuple[str, ...] = ()
     unplaced: str = ""
     """Why there is no room for some of its pods, in the quota's or the scheduler's own words."""
 

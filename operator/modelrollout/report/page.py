@@ -88,7 +88,11 @@ def _verdict(trace: Trace, courses: Sequence[Course]) -> Markup:
                 _model(trace.stable),
                 "stable",
             ),
-            _fact("began", words.moment(started(trace)), f"ended {ended}"),
+            _fact(
+                "began",
+                words.clock(started(trace)) + " UTC",
+                f"{words.day(started(trace))}, ended {ended}",
+            ),
             _fact("took", words.span(length(trace)), f"reached step {reached}"),
             _fact("candidate's requests", words.number(requests), "while versions were compared"),
             _fact("guardrails", str(len(courses)), _held(courses)),
@@ -152,10 +156,16 @@ def _fact(name: str, value: str, more: str, colour: str | None = None) -> Markup
 def _timeline(trace: Trace) -> Markup:
     if len(trace.points) < 2:  # noqa: PLR2004
         return Markup("")
-    note = "Numbers at the hairlines are those of the decisions below. The dashed line is the end."
+    end = " The dashed line is the end." if trace.ended else ""
+    note = f"The numbers are those of the decisions below.{end}"
+    mirrored = (
+        [("mirrored copies", "muted dashed")] if any(each.mirror for each in trace.points) else []
+    )
     return tag(
         "section",
         tag("h2", "Traffic"),
+        _legend(("wanted", "candidate"), ("accepted by the gateway", "dotted"), *mirrored),
+        _legend(("stable's requests", "stable"), ("candidate's requests", "candidate")),
         pictures.timeline(trace, traffic_of(trace)),
         tag("p", note, class_="note"),
     )
@@ -241,8 +251,9 @@ def _ratio(course: Course) -> Markup:
 
 
 def _range(low: float, high: float) -> str:
-    lower = f"{low:.2f}" if low > 0 else "0"
-    return f"{lower} to {high:.2f}" if math.isfinite(high) else f"above {lower}"
+    if not math.isfinite(high):
+        return f"at least {low:.2f}" if low > 0 else "not known yet"
+    return f"{low:.2f} to {high:.2f}" if low > 0 else f"at most {high:.2f}"
 
 
 def _phi(course: Course) -> float:
@@ -276,6 +287,9 @@ def _guardrail(trace: Trace, course: Course, index: int) -> Iterator[Markup]:
         return
     yield tag("p", tag("code", given.metric), f", {_what(given)}", class_="note")
     if course.stretches:
+        lines = [("stable", "stable"), ("candidate", "candidate"), ("tolerated", "bad dashed")]
+        evidence = [("evidence that it is worse", "bad"), ("that it is safe", "dashed")]
+        yield _legend(*lines, *evidence)
         yield pictures.guardrail(trace, course, index)
     else:
         yield tag("p", "Nothing was counted of both versions.")
@@ -315,6 +329,7 @@ def _distributions(courses: Sequence[Course]) -> Markup:
 def _distribution(
     given: Guardrail, stable: Steps, candidate: Steps, index: int
 ) -> Iterator[Markup]:
+    yield _legend(("stable", "stable"), ("candidate", "candidate"))
     yield pictures.ecdf(given.name, words.unit_of(given), stable, candidate, index)
     known = len(given.thresholds)
     yield tag(
@@ -486,6 +501,14 @@ def _reading(trace: Trace) -> Markup:
     )
     ended = "" if trace.ended else " This rollout had not ended when the report was made."
     return tag("footer", tag("p", said + ended))
+
+
+def _legend(*lines: tuple[str, str]) -> Markup:
+    """What the lines of the next picture are."""
+    keys = (
+        tag("span", tag("i", class_=f"line {style}"), name, class_="key") for name, style in lines
+    )
+    return tag("p", *keys, class_="legend")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int]) -> Markup:

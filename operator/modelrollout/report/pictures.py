@@ -1,21 +1,12 @@
-"""
-Pictures as SVG for a page: text stays text, colours are the page's, so that both follow light and dark.
-
-Each is drawn twice, for wide pages and for narrow ones: letters keep their size on a phone.
-"""
+"""The pictures of a report, each from numbers that are there already."""
 
 from __future__ import annotations
 
 import math
-import re
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import StringIO
-from typing import Any, Final
+from typing import Any
 
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -23,169 +14,93 @@ from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Trace
 from modelrollout.report import words
 from modelrollout.report.course import SHARES, Course, Curve, Traffic, length, limit_curve, started
+from modelrollout.report.drawing import BAD, CANDIDATE, GRID, INK, MUTED, STABLE, Size, picture
 from modelrollout.report.ecdf import Steps
 from modelrollout.report.forest import Effect
-from modelrollout.report.markup import Markup, tag
+from modelrollout.report.markup import Markup
 
-INK, MUTED, GRID = "#111111", "#777777", "#dddddd"
-STABLE, CANDIDATE, BAD = "#0072b2", "#d55e00", "#aa0011"
-COLOURS = {
-    INK: "ink",
-    MUTED: "muted",
-    GRID: "grid",
-    STABLE: "stable",
-    CANDIDATE: "candidate",
-    BAD: "bad",
-}
-"""By what they are called in the page's style sheet."""
-STYLE: Final = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "modelrollout",
-    "font.family": "DejaVu Sans",
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8.0,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "xtick.major.size": 3.0,
-    "ytick.major.size": 0.0,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "lines.linewidth": 1.6,
-    "lines.solid_capstyle": "round",
-    "path.simplify": True,
-}
 BEYOND = 1.15
 MINUTE, HOUR = 60.0, 3600.0
 LONG_MINUTES = 150.0
+FULL = 100.0
+DASHED, DOTTED = (0, (4, 2)), (0, (1, 2))
+CLOSE = 0.03
+"""Of the width: hairlines that are closer share a number."""
+HIGH = 0.5
+"""Shares above it are shown from 100 % down."""
+DEPTH = 4.3
+SHOWN = 1.4
+"""Evidence beyond it is drawn there: it has decided."""
+MANY_BOUNDS = 8
+
+
+# --- time -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """Of one of the two drawings, in points."""
+class _Clock:
+    """The unit of time in which a rollout is shown, and from when to when."""
 
-    name: str
-    width: float
-    font: float
-
-    @property
-    def is_narrow(self) -> bool:
-        """There is room for less."""
-        return self.name == "narrow"
-
-
-SIZES = (Size("wide", 680.0, 9.5), Size("narrow", 350.0, 10.0))
-Draw = Callable[[Figure, Size], None]
-
-
-def picture(name: str, title: str, height: float, draw: Draw) -> Markup:
-    """Both drawings; `title` says for people who cannot see it what there is to see."""
-    return tag("div", *(_svg(name, title, height, size, draw) for size in SIZES), class_="picture")
-
-
-def _svg(name: str, title: str, height: float, size: Size, draw: Draw) -> Markup:
-    given = STYLE | {"font.size": size.font, "axes.titlesize": size.font + 0.5}
-    with mpl.rc_context(given), warnings.catch_warnings():
-        # The page's own font has the letters that this one does not.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(size.width / 72, height / 72), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure, size)
-        out = StringIO()
-        figure.savefig(
-            out,
-            format="svg",
-            transparent=True,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
-    return Markup(_inlined(out.getvalue(), f"{name}-{size.name}", title, size))
-
-
-def _inlined(text: str, prefix: str, title: str, size: Size) -> str:
-    """What belongs into a page of a file of its own: no prologue, no names that others have, too."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r'id="([^"]*)"', rf'id="{prefix}-\1"', text)
-    text = re.sub(r'href="#([^"]*)"', rf'href="#{prefix}-\1"', text)
-    text = re.sub(r"url\(#([^)]*)\)", rf"url(#{prefix}-\1)", text)
-    for colour, name in COLOURS.items():
-        text = text.replace(colour, f"var(--{name})")
-    viewbox = re.search(r'viewBox="[^"]*"', text)
-    assert viewbox is not None
-    head = f'<svg class="{size.name}" {viewbox.group()} role="img" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    body = text[text.index(">") + 1 :].strip()
-    return head + tag("title", title) + body
-
-
-# --- what all have --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """The unit of time in which a rollout is shown."""
-
+    zero: float
     seconds: float
     unit: str
+    end: float
+
+    def at(self, time: float) -> float:
+        """Unix seconds, in it."""
+        return (time - self.zero) / self.seconds
+
+    def since(self, times: Sequence[float]) -> list[float]:
+        """Seconds since the beginning, in it."""
+        return [each / self.seconds for each in times]
 
 
-def _scale(trace: Trace) -> _Scale:
-    seconds = length(trace)
-    if seconds <= 3 * MINUTE:
-        return _Scale(1.0, "seconds")
-    return _Scale(MINUTE, "minutes") if seconds <= LONG_MINUTES * MINUTE else _Scale(HOUR, "hours")
+def _clock(trace: Trace, last: float | None = None) -> _Clock:
+    """Of the whole rollout, or up to a last second of it."""
+    end = length(trace) if last is None else last
+    if end <= 3 * MINUTE:
+        seconds, unit = 1.0, "seconds"
+    elif end <= LONG_MINUTES * MINUTE:
+        seconds, unit = MINUTE, "minutes"
+    else:
+        seconds, unit = HOUR, "hours"
+    return _Clock(zero=started(trace), seconds=seconds, unit=unit, end=max(end, 1.0) / seconds)
 
 
-def _set_time(panel: Any, trace: Trace, *, is_labelled: bool = True) -> None:
-    scale = _scale(trace)
-    panel.set_xlim(0, max(1e-9, 1.01 * length(trace) / scale.seconds))
+def _set_time(panel: Any, clock: _Clock, *, is_labelled: bool = True) -> None:
+    panel.set_xlim(0, 1.01 * clock.end)
     panel.xaxis.set_major_locator(MaxNLocator(6))
     panel.grid(visible=True, axis="y", color=GRID, linewidth=0.6)
     if is_labelled:
-        panel.set_xlabel(f"{scale.unit} since {words.clock(started(trace))} UTC")
+        panel.set_xlabel(f"{clock.unit} since {words.clock(clock.zero)} UTC")
     else:
         panel.tick_params(labelbottom=False)
 
 
-def _mark_steps(panel: Any, trace: Trace, *, is_named: bool) -> None:
+def _mark_steps(panel: Any, trace: Trace, clock: _Clock, *, is_named: bool) -> None:
     """A hairline where the share changed, and what it was changed to."""
-    scale, zero = _scale(trace).seconds, started(trace)
     last = None
     for point in trace.points:
         share = point.mirror or point.weight
-        if last is not None and share != last:
-            at = (point.time - zero) / scale
+        at = clock.at(point.time)
+        if last is not None and share != last and at < clock.end:
             panel.axvline(at, color=GRID, linewidth=0.8, zorder=0)
-            if is_named:
-                said = f" {share} %" + (" mirrored" if point.mirror else "")
-                panel.text(
-                    at,
-                    1.0,
-                    said,
-                    transform=panel.get_xaxis_transform(),
-                    color=MUTED,
-                    va="bottom",
-                    fontsize="small",
-                )
+            if is_named and share:
+                _note(panel, at, f"{share} %" + (" mirrored" if point.mirror else ""), MUTED)
         last = share
-    if trace.ended is not None:
-        panel.axvline(
-            length(trace) / scale,
-            color=BAD if is_bad(trace) else INK,
-            linewidth=1.2,
-            linestyle=(0, (4, 2)),
-        )
+    _mark_end(panel, trace, clock)
+
+
+def _mark_end(panel: Any, trace: Trace, clock: _Clock) -> None:
+    if trace.ended is not None and clock.at(trace.ended) <= 1.001 * clock.end:
+        colour = BAD if is_bad(trace) else INK
+        panel.axvline(clock.at(trace.ended), color=colour, linewidth=1.2, linestyle=DASHED)
+
+
+def _note(panel: Any, at: float, text: str, colour: str) -> None:
+    """Above the panel, at a time."""
+    where = panel.get_xaxis_transform()
+    panel.text(at, 1.02, text, transform=where, color=colour, va="bottom", fontsize="small")
 
 
 def is_bad(trace: Trace) -> bool:
@@ -193,124 +108,81 @@ def is_bad(trace: Trace) -> bool:
     return trace.ended is not None and trace.outcome != "Promoted"
 
 
-def _legend(panel: Any, size: Size, columns: int = 4) -> None:
-    panel.legend(
-        loc="upper left",
-        bbox_to_anchor=(0.0, -0.02),
-        ncols=2 if size.is_narrow else columns,
-        fontsize="small",
-        labelcolor=INK,
-        borderaxespad=0.0,
-        handlelength=1.6,
-        columnspacing=1.4,
-    )
-
-
-def _percent_axis(axis: Any) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-
-
-# --- the course of the weights --------------------------------------------------------------
+# --- traffic --------------------------------------------------------------------------------
 
 
 def timeline(trace: Trace, traffic: Traffic) -> Markup:
     """Weights as wanted and as accepted, and the requests that each version had."""
+    clock = _clock(trace)
 
     def draw(figure: Figure, size: Size) -> None:
         weights, requests = figure.subplots(2, 1, height_ratios=[3, 2], sharex=True)
-        _draw_weights(weights, trace, size)
-        scale = _scale(trace).seconds
-        for curve, colour, name in (
-            (traffic.stable, STABLE, "stable"),
-            (traffic.candidate, CANDIDATE, "candidate"),
-        ):
-            requests.plot([each / scale for each in traffic.times], curve, color=colour, label=name)
-        _mark_steps(requests, trace, is_named=False)
-        _set_time(requests, trace)
-        requests.set_yscale("symlog", linthresh=1.0)
-        requests.set_ylim(bottom=0)
-        top = max((*traffic.stable, *traffic.candidate, 1.0))
-        ticks = [0.0, *(10.0**each for each in range(math.ceil(math.log10(top)) + 1))]
-        requests.yaxis.set_major_locator(FixedLocator(ticks))
-        requests.yaxis.set_minor_locator(NullLocator())
-        requests.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        _draw_weights(weights, trace, clock)
+        weights.set_title("share of requests for the candidate", fontsize=size.font, pad=20)
+        _draw_requests(requests, traffic, clock)
         requests.set_title("requests per second", fontsize=size.font)
-        figure.align_ylabels()
+        for panel in (weights, requests):
+            _mark_end(panel, trace, clock)
+            _set_time(panel, clock, is_labelled=panel is requests)
 
-    return picture(
-        "timeline",
-        "The candidate's share of the requests over time, and the requests that each version answered",
-        300.0,
-        draw,
-    )
+    said = "The candidate's share of the requests, and the requests that each version answered"
+    return picture("timeline", said, 300.0, draw)
 
 
-def _draw_weights(panel: Any, trace: Trace, size: Size) -> None:
-    scale, zero = _scale(trace).seconds, started(trace)
-    times = [(each.time - zero) / scale for each in trace.points]
+def _draw_weights(panel: Any, trace: Trace, clock: _Clock) -> None:
+    times = [clock.at(each.time) for each in trace.points]
     wanted = [float(each.weight) for each in trace.points]
     accepted = [
-        float(each.accepted) if each.accepted is not None else math.nan for each in trace.points
+        math.nan if each.accepted is None else float(each.accepted) for each in trace.points
     ]
     mirrored = [float(each.mirror) for each in trace.points]
     if trace.ended is not None:
-        times.append(length(trace) / scale)
+        times.append(clock.end)
         for values in (wanted, accepted, mirrored):
             values.append(0.0 if is_bad(trace) or values is mirrored else values[-1])
+    step = {"drawstyle": "steps-post"}
     panel.fill_between(times, wanted, step="post", color=CANDIDATE, alpha=0.15, linewidth=0)
-    panel.plot(times, wanted, drawstyle="steps-post", color=CANDIDATE, label="weight wanted")
-    panel.plot(
-        times,
-        accepted,
-        drawstyle="steps-post",
-        color=INK,
-        linewidth=0.9,
-        linestyle=(0, (1, 2)),
-        label="accepted by the gateway",
-    )
+    panel.plot(times, wanted, color=CANDIDATE, **step)
+    panel.plot(times, accepted, color=INK, linewidth=0.9, linestyle=DOTTED, **step)
     if any(mirrored):
-        panel.plot(
-            times,
-            mirrored,
-            drawstyle="steps-post",
-            color=MUTED,
-            linestyle=(0, (5, 2)),
-            label="mirrored copies",
-        )
-    _mark_decisions(panel, trace)
-    _set_time(panel, trace, is_labelled=False)
-    panel.set_ylim(0, max(10.0, 1.25 * max((*wanted, *mirrored), default=0.0)))
+        panel.plot(times, mirrored, color=MUTED, linestyle=DASHED, **step)
+    for at, text, is_warning in _numbers(trace, clock):
+        panel.axvline(at, color=BAD if is_warning else GRID, linewidth=0.8, zorder=0)
+        _note(panel, at, text, BAD if is_warning else MUTED)
+    panel.set_ylim(0, max(5.0, min(FULL + 4, 1.15 * max((*wanted, *mirrored), default=0.0))))
+    panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-    panel.set_title("share of requests that the candidate answers", fontsize=size.font)
-    panel.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 0.72),
-        fontsize="small",
-        labelcolor=INK,
-        borderaxespad=0.2,
-    )
 
 
-def _mark_decisions(panel: Any, trace: Trace) -> None:
-    """Numbered as in the table of decisions."""
-    scale, zero = _scale(trace).seconds, started(trace)
-    least = length(trace) / scale * 0.02
-    last = -math.inf
-    for index, each in enumerate(trace.decisions, start=1):
-        at = (each.time - zero) / scale
-        if at - last < least:
-            continue
-        last = at
-        panel.axvline(at, color=BAD if each.is_warning else GRID, linewidth=0.8, zorder=0)
-        panel.text(
-            at,
-            0.97,
-            f" {index}",
-            transform=panel.get_xaxis_transform(),
-            color=BAD if each.is_warning else MUTED,
-            va="top",
-            fontsize="small",
-        )
+def _numbers(trace: Trace, clock: _Clock) -> Iterator[tuple[float, str, bool]]:
+    """Decisions as numbered in their table; those at about the same time together."""
+    groups: list[list[int]] = []
+    for index, each in enumerate(trace.decisions):
+        first = trace.decisions[groups[-1][0]] if groups else None
+        if first is not None and clock.at(each.time) - clock.at(first.time) < CLOSE * clock.end:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    for group in groups:
+        ends = f"{group[0] + 1}"
+        if len(group) > 1:
+            ends += f"\N{EN DASH}{group[-1] + 1}"
+        decisions = [trace.decisions[each] for each in group]
+        yield clock.at(decisions[0].time), ends, any(each.is_warning for each in decisions)
+
+
+def _draw_requests(panel: Any, traffic: Traffic, clock: _Clock) -> None:
+    times = clock.since(traffic.times)
+    panel.plot(times, traffic.stable, color=STABLE)
+    panel.plot(times, traffic.candidate, color=CANDIDATE)
+    rates = [each for each in (*traffic.stable, *traffic.candidate) if math.isfinite(each)]
+    highest = math.ceil(math.log10(max((*rates, 10.0))))
+    lowest = min((math.floor(math.log10(each)) for each in rates if each > 0), default=0)
+    panel.set_yscale("log")
+    panel.set_ylim(10.0 ** min(lowest, highest - 1), 1.1 * 10.0**highest)
+    panel.yaxis.set_major_locator(FixedLocator([10.0**each for each in range(lowest, highest + 1)]))
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
 # --- one guardrail --------------------------------------------------------------------------
@@ -319,17 +191,17 @@ def _mark_decisions(panel: Any, trace: Trace) -> None:
 def guardrail(trace: Trace, course: Course, index: int) -> Markup:
     """Both versions' figures with their bands, and the evidence that came of them."""
     given = course.guardrail
+    clock = _clock(trace, course.stretches[-1].times[-1])
 
     def draw(figure: Figure, size: Size) -> None:
         figures, evidence = figure.subplots(2, 1, height_ratios=[5, 3], sharex=True)
-        _draw_figures(figures, trace, course)
-        figures.set_title(_figure_title(course), fontsize=size.font)
-        _draw_evidence(evidence, trace, course)
-        evidence.set_title("evidence, as a share of what decides", fontsize=size.font)
+        _draw_figures(figures, course, clock)
+        figures.set_title(_figure_title(course), fontsize=size.font, pad=20)
+        _draw_evidence(evidence, course, clock)
+        evidence.set_title("evidence", fontsize=size.font)
         for panel in (figures, evidence):
-            _mark_steps(panel, trace, is_named=panel is figures)
-        _set_time(figures, trace, is_labelled=False)
-        _set_time(evidence, trace)
+            _mark_steps(panel, trace, clock, is_named=panel is figures)
+            _set_time(panel, clock, is_labelled=panel is evidence)
 
     title = f"{given.name}: both versions over time with bands of 95 %, and the evidence"
     return picture(f"guardrail{index}", title, 340.0, draw)
@@ -338,23 +210,19 @@ def guardrail(trace: Trace, course: Course, index: int) -> Markup:
 def limit(trace: Trace, course: Course, index: int) -> Markup:
     """The value that a limit looks at."""
     given = course.guardrail
+    clock = _clock(trace)
 
     def draw(figure: Figure, size: Size) -> None:
         panel = figure.subplots()
-        scale = _scale(trace).seconds
-        panel.plot(
-            [at / scale for at, _ in course.values], [each for _, each in course.values], color=INK
-        )
-        panel.axhline(
-            float(given.limit.split()[1]), color=BAD, linewidth=1.0, linestyle=(0, (4, 2))
-        )
+        times, values = zip(*course.values, strict=True)
+        panel.plot(clock.since(times), values, color=INK)
+        panel.axhline(float(given.limit.split()[1]), color=BAD, linewidth=1.0, linestyle=DASHED)
         panel.set_title(f"value ({given.limit})", fontsize=size.font)
-        _mark_steps(panel, trace, is_named=False)
-        _set_time(panel, trace)
+        _mark_steps(panel, trace, clock, is_named=False)
+        _set_time(panel, clock)
 
-    return picture(
-        f"guardrail{index}", f"{given.name}: the value over time, and its limit", 180.0, draw
-    )
+    title = f"{given.name}: the value over time, and its limit"
+    return picture(f"guardrail{index}", title, 180.0, draw)
 
 
 def _figure_title(course: Course) -> str:
@@ -368,119 +236,74 @@ def _figure_title(course: Course) -> str:
             return "answers that this side alone changed"
         case Kind.DISTRIBUTION if given.thresholds:
             unit = words.unit_of(given)
-            one, other = (words.with_unit(given.thresholds[each], unit) for each in course.columns)
-            return (
-                f"answers above {one}"
-                if one == other
-                else f"answers above {one} (stable) and {other} (candidate)"
-            )
+            uppers = (words.with_unit(given.thresholds[each], unit) for each in course.columns)
+            one, other = uppers
+            return f"answers above {one}" + (f" (stable) and {other} (candidate)" * (one != other))
         case _:
             return "requests with the event"
 
 
-def _draw_figures(panel: Any, trace: Trace, course: Course) -> None:
-    given, scale = course.guardrail, _scale(trace).seconds
-    tops = []
+def _draw_figures(panel: Any, course: Course, clock: _Clock) -> None:
     for stretch in course.stretches:
-        times = [each / scale for each in stretch.times]
-        is_first = stretch is course.stretches[0]
-        for curve, colour, name in (
-            (stretch.stable, STABLE, "stable"),
-            (stretch.candidate, CANDIDATE, "candidate"),
-        ):
+        times = clock.since(stretch.times)
+        for curve, colour in ((stretch.stable, STABLE), (stretch.candidate, CANDIDATE)):
             if curve.lower:
-                panel.fill_between(
-                    times, curve.lower, curve.upper, color=colour, alpha=0.18, linewidth=0
-                )
-            panel.plot(times, curve.values, color=colour, label=name if is_first else None)
-        bounds = [(given.tolerance, (0, (4, 2)), "tolerated", BAD)]
-        if given.quantile is None and given.kind is not Kind.PAIRED:
-            for bound, dashes, name, colour in bounds:
-                if bound is not None:
-                    line = limit_curve(bound, stretch.stable.values, given)
-                    panel.plot(
-                        times[: len(line)],
-                        line,
-                        color=colour,
-                        linewidth=1.0,
-                        linestyle=dashes,
-                        label=name if is_first else None,
-                    )
-                    tops += line[-1:]
-        tops += [_top(stretch.stable), _top(stretch.candidate)]
-    if tops and max(tops) > 0:
-        lowest = min(_bottom(each) for s in course.stretches for each in (s.stable, s.candidate))
-        is_high = given.kind in SHARES and lowest > 0.5  # noqa: PLR2004
-        panel.set_ylim(
-            (max(0.0, 1 - BEYOND * (1 - lowest)), 1)
-            if is_high
-            else (min(0.0, lowest), BEYOND * max(tops))
-        )
-    if given.kind in SHARES:
-        _percent_axis(panel.yaxis)
-    panel.yaxis.set_major_locator(MaxNLocator(5))
-    panel.legend(
-        loc="upper right",
-        ncols=3,
-        fontsize="small",
-        labelcolor=INK,
-        borderaxespad=0.2,
-        handlelength=1.6,
-    )
+                band = {"color": colour, "alpha": 0.18, "linewidth": 0}
+                panel.fill_between(times, curve.lower, curve.upper, **band)
+            panel.plot(times, curve.values, color=colour)
+        line = _tolerated(course, stretch.stable)
+        panel.plot(times[: len(line)], line, color=BAD, linewidth=1.0, linestyle=DASHED)
+    panel.set_ylim(*_range(course))
+    panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if course.guardrail.kind in SHARES:
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
 
 
-def _top(curve: Curve) -> float:
-    """How far up is worth showing: the first bands are as wide as everything."""
-    late = len(curve.values) // 4
-    return max((*curve.values[late:], *curve.upper[len(curve.upper) // 2 :][:1]), default=0.0)
+def _tolerated(course: Course, stable: Curve) -> Sequence[float]:
+    """A quantile's two tails, and pairs, are held against each other as they are."""
+    given = course.guardrail
+    if given.tolerance is None or given.quantile is not None or given.kind is Kind.PAIRED:
+        return ()
+    return limit_curve(given.tolerance, stable.values, given)
 
 
-def _bottom(curve: Curve) -> float:
-    late = len(curve.values) // 4
-    return min((*curve.values[late:], *curve.lower[len(curve.lower) // 2 :][:1]), default=0.0)
-
-
-def _draw_evidence(panel: Any, trace: Trace, course: Course) -> None:
-    scale = _scale(trace).seconds
-    times = [each / scale for each in course.times]
-    panel.plot(
-        times,
-        [max(-1.0, min(each, 1.4)) for each in course.harm],
-        color=BAD,
-        label="that it is worse",
-    )
+def _range(course: Course) -> tuple[float, float]:
+    """What is worth showing: the first bands of a step are as wide as everything."""
+    lows, highs = [0.0], [0.0]
     for stretch in course.stretches:
-        inside = [
+        for curve in (stretch.stable, stretch.candidate):
+            late = len(curve.values) // 4
+            half = len(curve.values) // 2
+            lows += [*curve.values[late:], *curve.lower[half : half + 1]]
+            highs += [*curve.values[late:], *curve.upper[half : half + 1]]
+        highs += list(_tolerated(course, stretch.stable))[-1:]
+    lowest = min(lows[1:], default=0.0)
+    if course.guardrail.kind in SHARES and lowest > HIGH:
+        return max(0.0, 1 - BEYOND * (1 - lowest)), 1.0
+    return min(0.0, BEYOND * lowest), BEYOND * max(highs) or 1.0
+
+
+def _draw_evidence(panel: Any, course: Course, clock: _Clock) -> None:
+    panel.axhline(1.0, color=MUTED, linewidth=0.8)
+    panel.plot(clock.since(course.times), _clipped(course.harm), color=BAD)
+    for stretch in course.stretches:
+        first, last = stretch.times[0], stretch.times[-1]
+        found = [
             (at, each)
             for at, each in zip(course.times, course.safety, strict=True)
-            if stretch.times[0] <= at <= stretch.times[-1]
+            if first <= at <= last
         ]
-        panel.plot(
-            [at / scale for at, _ in inside],
-            [max(-1.0, min(each, 1.4)) for _, each in inside],
-            color=INK,
-            linewidth=1.2,
-            linestyle=(0, (4, 1.5)),
-            label="that it is safe" if stretch is course.stretches[0] else None,
-        )
-    panel.axhline(1.0, color=MUTED, linewidth=0.8)
-    panel.set_ylim(-1.1, 1.5)
-    panel.yaxis.set_major_locator(FixedLocator([-1, 0, 1]))
-    panel.yaxis.set_major_formatter(
-        FuncFormatter(
-            lambda value, _: {0.0: "0", 1.0: "decides"}.get(
-                value, f"{value:g}".replace("-", "\N{MINUS SIGN}")
-            )
-        )
-    )
-    panel.legend(
-        loc="lower right",
-        ncols=2,
-        fontsize="small",
-        labelcolor=INK,
-        borderaxespad=0.2,
-        handlelength=1.6,
-    )
+        times, values = zip(*found, strict=True) if found else ((), ())
+        line = {"color": INK, "linewidth": 1.2, "linestyle": DASHED}
+        panel.plot(clock.since(times), _clipped(values), **line)
+    panel.set_ylim(-1.1, SHOWN + 0.1)
+    panel.yaxis.set_major_locator(FixedLocator([-1.0, 0.0, 1.0]))
+    names = {-1.0: "against", 0.0: "none", 1.0: "decides"}
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: names.get(value, "")))
+
+
+def _clipped(values: Sequence[float]) -> list[float]:
+    return [max(-1.0, min(each, SHOWN)) for each in values]
 
 
 # --- distributions --------------------------------------------------------------------------
@@ -491,10 +314,7 @@ def ecdf(name: str, unit: str, stable: Steps, candidate: Steps, index: int) -> M
 
     def draw(figure: Figure, size: Size) -> None:
         panel = figure.subplots()
-        for steps, colour, label, marker in (
-            (stable, STABLE, "stable", "o"),
-            (candidate, CANDIDATE, "candidate", "s"),
-        ):
+        for steps, colour, marker in ((stable, STABLE, "o"), (candidate, CANDIDATE, "s")):
             heights = [_depth(1 - each) for each in steps.shares]
             if steps.lower:
                 panel.vlines(
@@ -509,7 +329,6 @@ def ecdf(name: str, unit: str, stable: Steps, candidate: Steps, index: int) -> M
                 steps.at,
                 heights,
                 color=colour,
-                label=label,
                 marker=marker,
                 markersize=4,
                 linewidth=1.2,
@@ -517,7 +336,11 @@ def ecdf(name: str, unit: str, stable: Steps, candidate: Steps, index: int) -> M
         panel.set_xscale("log")
         panel.xaxis.set_minor_locator(NullLocator())
         values = sorted({*stable.at, *candidate.at})
-        shown = values if len(values) <= 8 else values[:: math.ceil(len(values) / 8)]  # noqa: PLR2004
+        shown = (
+            values
+            if len(values) <= MANY_BOUNDS
+            else values[:: math.ceil(len(values) / MANY_BOUNDS)]
+        )
         panel.xaxis.set_major_locator(FixedLocator(shown))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.set_xlabel(f"value{f' ({unit})' if unit else ''}")
@@ -526,10 +349,9 @@ def ecdf(name: str, unit: str, stable: Steps, candidate: Steps, index: int) -> M
         panel.yaxis.set_major_formatter(
             FuncFormatter(lambda value, _: f"{100 * (1 - 10**-value):.4g} %")
         )
-        panel.set_ylim(0, 4.3)
+        panel.set_ylim(0, DEPTH)
         panel.grid(visible=True, axis="y", color=GRID, linewidth=0.6)
         panel.set_title("answers at or below the value", fontsize=size.font)
-        panel.legend(loc="upper left", fontsize="small", labelcolor=INK)
 
     return picture(
         f"ecdf{index}",
@@ -541,7 +363,7 @@ def ecdf(name: str, unit: str, stable: Steps, candidate: Steps, index: int) -> M
 
 def _depth(tail: float) -> float:
     """0 for all, 1 for a tenth, 2 for a hundredth."""
-    return min(4.3, -math.log10(max(tail, 1e-9)))
+    return min(DEPTH, -math.log10(max(tail, 1e-9)))
 
 
 # --- slices ---------------------------------------------------------------------------------

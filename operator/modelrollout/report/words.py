@@ -20,6 +20,11 @@ def moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def day(seconds: float) -> str:
+    """A date, in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+
+
 def clock(seconds: float) -> str:
     """A time of day alone."""
     return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S}"

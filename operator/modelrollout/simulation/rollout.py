@@ -32,7 +32,7 @@ from modelrollout.simulation.metrics import Prometheus, VersionNames
 from modelrollout.simulation.scenario import Scenario
 from modelrollout.simulation.scrapes import Scraper, Target
 from modelrollout.simulation.traffic import CANDIDATE, STABLE, Traffic
-from modelrollout.world import World
+from modelrollout.world import Recorder, World
 
 CREATED = 1_800_000_000.0
 """When the ModelRollout is created; times of a world are counted from here."""
@@ -107,7 +107,13 @@ class _Elsewhere:
 class Simulation:
     """One rollout in one world."""
 
-    def __init__(self, manifest: Object, scenario: Scenario, seed: int | tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        manifest: Object,
+        scenario: Scenario,
+        seed: int | tuple[int, ...],
+        recorder: Recorder | None = None,
+    ) -> None:
         self._spec, self.exports = checked(manifest, scenario)
         self._scenario = scenario
         self._meta = manifest["metadata"]
@@ -142,6 +148,7 @@ class Simulation:
             comparators=_Elsewhere(),
             checker=_Elsewhere(),
             clock=self.clock,
+            recorder=recorder,
         )
         self._schedule_restart()
 

@@ -16,6 +16,8 @@ from modelrollout.stats.counts import log_mixture_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
     from modelrollout.stats.counts import Array
 
 # Of the odds; none asks for a share above 1. The finest one is what a bound is sharp to.
@@ -53,7 +55,7 @@ def share_bounds(
     return tuple(lower.tolist()), tuple(np.where(upper >= _TOP, 1.0, upper).tolist())
 
 
-def _edge(is_below: Callable[[Array], Array], size: int) -> Array:
+def _edge(is_below: Callable[[Array], NDArray[np.bool_]], size: int) -> Array:
     """Up to where it holds, in [0, 1]."""
     low, high = np.zeros(size), np.full(size, 1.0)
     for _ in range(_ROUNDS):
