@@ -553,6 +553,19 @@ def test_a_request_that_does_not_end_is_counted_and_its_memory_given_back(versio
     assert held == 0
 
 
+def test_a_pattern_that_backtracks_for_ever_is_counted_and_stops_nothing_else(versions, tmp_path):
+    schema = json.dumps({"pattern": "^(a+)+$"})
+    outputs = [{"name": "text", "path": "$.text", "text": {"jsonSchema": schema}}]
+    comparator = Comparator(tmp_path, versions, outputs=outputs)
+    fine, slow = ({"says": {"text": json.dumps("a" * 60 + end)}} for end in ("", "!"))
+
+    grown = comparator.grown_by({"stable": fine, "candidate": slow})
+
+    assert grown['unpaired_total{leg="candidate",reason="slow"}'] == 1
+    assert comparator.grown_by({"stable": fine, "candidate": fine})["pairs_total"] == 1
+    comparator.end()
+
+
 def test_a_budget_is_kept(versions, tmp_path):
     made = Comparator(tmp_path, versions, maxRequestsPerSecond=1)
     try:

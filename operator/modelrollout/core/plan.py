@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -136,8 +137,14 @@ def traffic_of(
     )
 
 
+UNFIT_FOR_HEADER = re.compile(r"[^ -$&-~]")
+"""All but printable ASCII, and the sign that Envoy takes for the beginning of a command."""
+
+
 def _backend(version: VersionStatus) -> Backend:
-    return Backend(service=version.service, label=version.model_version or version.deployment)
+    """A gateway may refuse all its routes for one header that it does not understand."""
+    label = UNFIT_FOR_HEADER.sub("_", version.model_version or "").strip()
+    return Backend(service=version.service, label=label or version.deployment)
 
 
 def _off_route(status: ModelRolloutStatus, *, away: bool) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ from modelrollout.shadow.comparisons import (
 PATHS: Final = JSONPathEnvironment(strict=True)
 """RFC 9535, without extensions."""
 EVENT_STREAM: Final = "text/event-stream"
+MOST_DIMENSIONS: Final = 32
+"""Of a tensor, as numpy has them."""
 
 NUMBERS: Final = api.Numeric(absolute="0.00001", relative="0.001")
 DEFAULTS: Final[Mapping[api.Format, tuple[api.Output, ...]]] = {
@@ -175,7 +177,7 @@ def _is_tensor(value: Any) -> bool:
 
 def _rows(data: list[Any], shape: Sequence[Any]) -> list[Any]:
     """A matrix may be sent flat (the protocol allows both); rows are what is compared."""
-    if not all(type(each) is int and each >= 0 for each in shape):
+    if len(shape) > MOST_DIMENSIONS or not all(type(x) is int and x >= 0 for x in shape):
         raise Misshapen("the shape of a tensor is not a list of whole numbers")
     if len(shape) < 2 or (data and isinstance(data[0], list)):  # noqa: PLR2004  # a vector, or rows
         return data
@@ -226,9 +228,10 @@ def _events(body: bytes) -> Iterable[Any]:
 
 
 def _extend(choices: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
-    choice = choices.setdefault(
-        delta["index"], {"message": {"content": None}, "finish_reason": None}
-    )
+    index = delta["index"]
+    if type(index) is not int:
+        raise TypeError(index)
+    choice = choices.setdefault(index, {"message": {"content": None}, "finish_reason": None})
     content = delta["delta"].get("content")
     if content is not None:
         choice["message"]["content"] = (choice["message"]["content"] or "") + content

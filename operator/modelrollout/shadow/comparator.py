@@ -20,6 +20,7 @@ from modelrollout.api import shadow as api
 from modelrollout.shadow.answers import Judge, judge_of
 from modelrollout.shadow.calls import Answer, Caller, NoAnswer
 from modelrollout.shadow.comparisons import Malformed, Misshapen, Outcome
+from modelrollout.shadow.deadline import TooSlow, within
 from modelrollout.shadow.labels import Answer as Label
 from modelrollout.shadow.labels import Predictions, Said
 from modelrollout.shadow.metrics import FAILURES, REQUEST, VERSIONS, Loss, Metrics, Side, Skip
@@ -31,6 +32,8 @@ LOG = logging.getLogger(__name__)
 
 MOST_IN_FLIGHT: Final = 256
 """Requests that are being repeated; there is no queue behind them."""
+JUDGING_SECONDS: Final = 1.0
+"""For one answer. Everything else waits meanwhile, the probes too."""
 MOST_HELD_BYTES: Final = 24 * 1024 * 1024
 """Bodies of requests and answers. What is read out of them takes several times as much, one at a time."""
 
@@ -194,7 +197,10 @@ class Comparator:
         if isinstance(answer, NoAnswer):
             return answer.loss
         try:
-            return self._judge.read(answer.body, answer.content_type)
+            with within(JUDGING_SECONDS):
+                return self._judge.read(answer.body, answer.content_type)
+        except TooSlow:
+            return Loss.SLOW
         except Malformed:
             return Loss.MALFORMED
         except Misshapen:
@@ -210,7 +216,10 @@ class Comparator:
         if isinstance(stable, Loss):
             return None
         try:
-            return self._judge.compare(stable, other)
+            with within(JUDGING_SECONDS):
+                return self._judge.compare(stable, other)
+        except TooSlow:
+            return Loss.SLOW
         except Misshapen:
             return Loss.SHAPE
 

@@ -59,11 +59,13 @@ class Loss(StrEnum):
     """There was no room for its body, as others were held."""
     CANCELLED = "cancelled"
     """The process, or the gateway, ended before its time."""
+    SLOW = "slow"
+    """To compare it took longer than JUDGING_SECONDS: a pattern of the spec's that is slow on it."""
     INTERNAL = "internal"
     """A mistake of the comparator itself, told in its log."""
 
 
-OURS: Final = (Loss.TOO_LARGE, Loss.MEMORY, Loss.CANCELLED, Loss.INTERNAL)
+OURS: Final = (Loss.TOO_LARGE, Loss.MEMORY, Loss.CANCELLED, Loss.SLOW, Loss.INTERNAL)
 """What no version is to blame for."""
 FAILURES: Final = tuple(each for each in Loss if each not in OURS)
 REQUEST: Final = "request"
