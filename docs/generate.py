@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chart
+import dashboards
+
 from modelrollout.api.crd import custom_resource_definition, written
 from modelrollout.core.machine import TRANSITIONS, diagram
 
@@ -70,7 +73,14 @@ def messages(path: str, node: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def main(arguments: list[str]) -> int:
     """Write or check."""
-    files = {HERE / "state-machine.md": state_machine(), HERE / "api.md": api()}
+    boards = chart.CHART / "files" / "dashboards"
+    files = {
+        HERE / "state-machine.md": state_machine(),
+        HERE / "api.md": api(),
+        chart.CHART / "README.md": chart.readme(),
+        boards / "fleet.json": dashboards.text_of(dashboards.fleet()),
+        boards / "rollout.json": dashboards.text_of(dashboards.rollout()),
+    }
     return written(files, is_check="--check" in arguments)
 
 

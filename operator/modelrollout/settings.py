@@ -85,6 +85,8 @@ class Settings:
     port: int
     workers: int
     sweep_seconds: float
+    runs_comparators: bool
+    """Mirror steps need them; without them the operator makes and removes no Deployments."""
     keeps_traces: bool
     """The course of each rollout, in a ConfigMap beside it."""
 
@@ -108,6 +110,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         port=_positive("PORT", get("PORT", "8080")),
         workers=_positive("WORKERS", get("WORKERS", "16")),
         sweep_seconds=_positive("SWEEP_SECONDS", get("SWEEP_SECONDS", "300")),
+        runs_comparators=_true_or_false("SHADOW", get("SHADOW", "true")),
         keeps_traces=_true_or_false("TRACES", get("TRACES", "true")),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from modelrollout import __version__
-from modelrollout.adapters.cluster import LEASE_RBAC, RBAC
+from modelrollout.adapters.cluster import COMPARATOR_RBAC, LEASE_RBAC, RBAC
 from modelrollout.core.observation import Verb
 from modelrollout.settings import (
     Audience,
@@ -110,6 +111,26 @@ def test_with_namespaces_a_role_in_each_grants_exactly_what_is_called(render):
         "bank": RBAC,
     }
     assert cluster_roles(objects, for_people=False) + of_kind(objects, "ClusterRoleBinding") == []
+
+
+def without(rbac: Mapping[tuple[str, str], frozenset[str]], *gone: Any) -> Any:
+    """Rights without some of their verbs; what has none left is not named at all."""
+    left = {
+        key: verbs - frozenset().union(*(e.get(key, ()) for e in gone))
+        for key, verbs in rbac.items()
+    }
+    return {key: verbs for key, verbs in left.items() if verbs}
+
+
+def test_without_shadows_no_deployment_can_be_made_changed_or_removed(render):
+    off = {"shadow": {"enabled": False}}
+    (role,) = cluster_roles(render(off), for_people=False)
+    (neither,) = cluster_roles(render(off | {"traces": False}), for_people=False)
+    config_maps = {("", "configmaps"): {"get", "create", "patch"}}
+
+    assert verbs_of(role) == without(RBAC, COMPARATOR_RBAC)
+    assert verbs_of(role)["apps", "deployments"] == {"get", "list", "watch"}
+    assert verbs_of(neither) == without(RBAC, COMPARATOR_RBAC, config_maps)
 
 
 @pytest.mark.parametrize("values", MODES.values(), ids=MODES)
@@ -290,6 +311,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
         },
     }
     values = TWO | {"port": 9090, "workers": 4, "sweepSeconds": 60, "traces": False}
+    values |= {"shadow": {"enabled": False}}
 
     found = read(render(values | {"providers": providers, "webhooks": webhooks}), tmp_path)
 
@@ -329,6 +351,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
         port=9090,
         workers=4,
         sweep_seconds=60,
+        runs_comparators=False,
         keeps_traces=False,
     )
 
@@ -430,8 +453,138 @@ def test_the_pod_is_probed_bounded_and_spread(render):
     assert pod["topologySpreadConstraints"][0]["topologyKey"] == "kubernetes.io/hostname"
 
 
+def test_the_spread_of_the_pods_can_be_chosen(render):
+    zone = {"topologyKey": "zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"}
+
+    assert pod_of(render({"topologySpreadConstraints": [zone]}))["spec"][
+        "topologySpreadConstraints"
+    ] == [zone]
+
+
+OPT_IN = {
+    "networkPolicy": "NetworkPolicy",
+    "serviceMonitor": "ServiceMonitor",
+    "prometheusRule": "PrometheusRule",
+}
+EVERYTHING: Manifest = {
+    "networkPolicy": {"enabled": True, "egress": [{}]},
+    "serviceMonitor": {"enabled": True, "labels": {"release": "monitoring"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "monitoring"}},
+    "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Models"}},
+}
+"""All that is off by default."""
+
+
+def test_what_needs_other_software_is_off_by_default(render):
+    kinds = {each["kind"] for each in render()}
+    all_kinds = {each["kind"] for each in render(EVERYTHING)}
+
+    assert kinds & set(OPT_IN.values()) == set()
+    assert all_kinds - kinds == set(OPT_IN.values())
+
+
+@pytest.mark.parametrize(("value", "kind"), OPT_IN.items())
+def test_each_can_be_had_alone(value, kind, render):
+    objects = render({value: {"enabled": True}})
+
+    assert {each["kind"] for each in objects} & set(OPT_IN.values()) == {kind}
+
+
+def test_a_network_policy_leaves_the_metrics_open_and_the_rest_shut(render):
+    policy = the(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
+    (rule,) = policy["ingress"]
+    (port,) = container_of(render())["ports"]
+
+    assert policy["policyTypes"] == ["Ingress"]
+    assert [each["port"] for each in rule["ports"]] == [port["name"]]
+    assert "from" not in rule
+    assert "egress" not in policy
+
+
+def test_a_network_policy_says_who_and_where_to(render):
+    monitoring = {"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}
+    dns = {"ports": [{"port": 53, "protocol": "UDP"}]}
+    given = {"enabled": True, "from": [monitoring], "egress": [dns]}
+    policy = the(render({"networkPolicy": given}), "NetworkPolicy")["spec"]
+
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"][0]["from"] == [monitoring]
+    assert policy["egress"] == [dns]
+
+
+def test_a_service_monitor_finds_the_service_and_leaves_our_labels_alone(render):
+    monitor = {"enabled": True, "interval": "7s", "labels": {"release": "monitoring"}}
+    objects = render({"serviceMonitor": monitor})
+    found, service = the(objects, "ServiceMonitor"), the(objects, "Service")
+    (endpoint,) = found["spec"]["endpoints"]
+
+    assert found["metadata"]["labels"]["release"] == "monitoring"
+    assert found["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert endpoint == {
+        "port": service["spec"]["ports"][0]["name"],
+        "path": "/metrics",
+        "interval": "7s",
+        "honorLabels": True,
+    }
+
+
+ALERTS: Manifest = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+
+
+def rules_of(objects: Iterable[Manifest]) -> list[Manifest]:
+    (group,) = the(objects, "PrometheusRule")["spec"]["groups"]
+    rules: list[Manifest] = group["rules"]
+    return rules
+
+
+def test_the_alerts_are_those_of_the_file(render):
+    assert the(render(EVERYTHING), "PrometheusRule")["spec"] == ALERTS
+
+
+def test_an_alert_can_be_left_out_and_leads_to_ones_own_runbook(render):
+    given = {"enabled": True, "exclude": ["ModelRolloutStuck"], "runbookUrl": "https://wiki/ops"}
+    rules = rules_of(render({"prometheusRule": given}))
+    runbooks = {each["annotations"]["runbook_url"].partition("#")[0] for each in rules}
+
+    assert len(rules) == len(ALERTS["groups"][0]["rules"]) - 1
+    assert "ModelRolloutStuck" not in [each["alert"] for each in rules]
+    assert runbooks == {"https://wiki/ops"}
+
+
+def test_each_dashboard_is_a_config_map_that_the_sidecar_finds(render):
+    given = {"enabled": True, "namespace": "grafana", "annotations": {"grafana_folder": "Models"}}
+    files = sorted((CHART / "files" / "dashboards").glob("*.json"))
+    found = [
+        each
+        for each in of_kind(render({"dashboards": given}), "ConfigMap")
+        if "grafana_dashboard" in each["metadata"]["labels"]
+    ]
+
+    assert len(found) == len(files) == 2
+    assert {each["metadata"]["namespace"] for each in found} == {"grafana"}
+    assert all(each["metadata"]["annotations"] == given["annotations"] for each in found)
+    texts = [json.loads(text) for each in found for text in each["data"].values()]
+    assert texts == [json.loads(each.read_text()) for each in files]
+
+
+def test_helm_test_asks_the_metrics_of_the_service_and_has_no_rights(render):
+    objects = render({"port": 9999, "fullnameOverride": "mine"})
+    pod = the(objects, "Pod")
+    (container,) = pod["spec"]["containers"]
+    script, address = container["command"][2:]
+    service = the(objects, "Service")
+    labels = pod["metadata"]["labels"].items()
+
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert address == f"http://{service['metadata']['name']}.{NAMESPACE}.svc:9999"
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert container["image"] == container_of(objects)["image"]
+    assert not service["spec"]["selector"].items() <= labels
+    compile(script, "test", "exec")
+
+
 def test_what_selects_the_pods_selects_them(render):
-    objects = render({"podLabels": {"team": "models"}})
+    objects = render({"podLabels": {"team": "models"}} | EVERYTHING)
     labels = pod_of(objects)["metadata"]["labels"].items()
     deployment, budget = the(objects, "Deployment"), the(objects, "PodDisruptionBudget")
     service = the(objects, "Service")
@@ -439,6 +592,7 @@ def test_what_selects_the_pods_selects_them(render):
         deployment["spec"]["selector"]["matchLabels"],
         budget["spec"]["selector"]["matchLabels"],
         service["spec"]["selector"],
+        the(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
         *(
             each["labelSelector"]["matchLabels"]
             for each in pod_of(objects)["spec"]["topologySpreadConstraints"]
@@ -528,6 +682,15 @@ def test_names_stay_short_enough_for_a_service(helm):
         ({"serviceAccount": {"create": "no"}}, "/serviceAccount/create"),
         ({"podLabels": {"a": 1}}, "/podLabels/a"),
         ({"extraVolumes": [{}]}, "/extraVolumes/0"),
+        ({"shadow": {"enabled": "no"}}, "/shadow/enabled"),
+        ({"topologySpreadConstraints": [{}]}, "/topologySpreadConstraints/0"),
+        ({"networkPolicy": {"ingress": []}}, "'ingress' not allowed"),
+        ({"networkPolicy": {"from": ["monitoring"]}}, "/networkPolicy/from/0"),
+        ({"serviceMonitor": {"interval": "often"}}, "/serviceMonitor/interval"),
+        ({"prometheusRule": {"exclude": ["Watchdog"]}}, "/prometheusRule/exclude/0"),
+        ({"prometheusRule": {"runbookUrl": "a#b"}}, "/prometheusRule/runbookUrl"),
+        ({"dashboards": {"namespace": "A"}}, "/dashboards/namespace"),
+        ({"dashboards": {"labels": {"a": 1}}}, "/dashboards/labels/a"),
         ({"extraVolumeMounts": [{"name": "x"}]}, "/extraVolumeMounts/0"),
     ],
     ids=lambda it: it if isinstance(it, str) else json.dumps(it),
@@ -552,12 +715,31 @@ def test_older_versions_of_kubernetes_are_refused(version, fits, helm):
     assert (done.returncode == 0) is fits
 
 
-def test_values_schema_and_readme_name_the_same_values():
-    readme = (CHART / "README.md").read_text()
-    known = set(SCHEMA["properties"]) - {"global"}
+def test_values_and_schema_name_the_same_values():
+    def paths(given: Any, schema: Any, path: str = "") -> Iterable[str]:
+        for name, value in given.items():
+            assert name in schema["properties"], f"{path}{name} is not in the schema"
+            inner = schema["properties"][name]
+            if isinstance(value, dict) and "properties" in inner:
+                yield from paths(value, inner, f"{path}{name}.")
+            yield f"{path}{name}"
 
-    assert known == set(VALUES)
-    assert [each for each in known if f"`{each}`" not in readme and f"`{each}." not in readme] == []
+    known = set(paths(VALUES, SCHEMA))
+
+    assert set(SCHEMA["properties"]) - {"global"} == {each for each in known if "." not in each}
+
+
+def test_each_value_is_explained_in_the_readme():
+    """The table is generated; whoever adds a value writes a comment above it."""
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (.*) \| (.*) \|$", (CHART / "README.md").read_text(), re.MULTILINE
+    )
+    told = {path for path, _, text in rows if text.strip()}
+
+    assert {path for path, _, _ in rows if "." not in path} <= told | {
+        path.partition(".")[0] for path in told
+    }
+    assert [path for path, default, _ in rows if default.strip() and path not in told] == []
 
 
 def test_every_object_of_the_schema_is_strict():

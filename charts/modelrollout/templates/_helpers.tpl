@@ -72,10 +72,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   verbs: [update]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch{{ if .Values.shadow.enabled }}, create, patch, delete{{ end }}]
+{{- if or .Values.shadow.enabled .Values.traces }}
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create, patch{{ if .Values.shadow.enabled }}, delete{{ end }}]
+{{- end }}
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [list]
@@ -90,7 +92,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   verbs: [list]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create{{ if .Values.shadow.enabled }}, patch, delete{{ end }}]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list]

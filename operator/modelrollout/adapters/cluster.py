@@ -92,6 +92,12 @@ RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     ("gateway.envoyproxy.io", "backendtrafficpolicies"): frozenset({"list"}),
     ("events.k8s.io", "events"): frozenset({"create"}),
 }
+COMPARATOR_RBAC: Mapping[tuple[str, str], frozenset[str]] = {
+    ("apps", "deployments"): frozenset({"create", "patch", "delete"}),
+    ("", "services"): frozenset({"patch", "delete"}),
+    ("", "configmaps"): frozenset({"delete"}),
+}
+"""Of these, what nothing but a comparator needs; without traces, all that is of ConfigMaps."""
 LEASE_RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     ("coordination.k8s.io", "leases"): frozenset({"get", "create", "update"}),
 }

@@ -68,7 +68,7 @@ class Comparators:
             return Comparator(is_taken=True)
         wanted = self._wanted(rollout, known)
         digest = live["metadata"].get("annotations", {}).get(CONFIGURATION)
-        is_current = bool(wanted) and digest == _digest(wanted)
+        is_current = bool(wanted) and digest == _digest(wanted) and await self._is_whole(rollout)
         status = live.get("status", {})
         is_observed = status.get("observedGeneration", 0) >= live["metadata"]["generation"]
         available = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
@@ -90,13 +90,24 @@ class Comparators:
     async def remove(self, rollout: Rollout) -> None:
         """Take away what is ours."""
         name = comparator_of(rollout.name)
-        for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+        # The Deployment goes last: while it is there, something is left to take away.
+        for resource in (SERVICES, CONFIG_MAPS, DEPLOYMENTS):
             try:
                 live = await self._cluster.get(resource, rollout.namespace, name)
             except NotFound:
                 continue
             if _is_ours(live, rollout):
                 await self._cluster.delete(resource, rollout.namespace, name)
+
+    async def _is_whole(self, rollout: Rollout) -> bool:
+        """Whether what belongs to the Deployment is there: somebody may have taken it away."""
+        name = comparator_of(rollout.name)
+        try:
+            for resource in (SERVICES, CONFIG_MAPS):
+                await self._cluster.get(resource, rollout.namespace, name)
+        except NotFound:
+            return False
+        return True
 
     async def _is_free(self, resource: Resource, rollout: Rollout, name: str) -> bool:
         try:
@@ -114,6 +125,21 @@ class Comparators:
         given = configuration(rollout, known.stable, known.candidate)
         revisions = f"{known.stable.revision} {known.candidate.revision}"
         return manifests(rollout, given, revisions, self._image, self._pull_policy)
+
+
+class NoComparators:
+    """Where the administrator wants none, and has given no right to make one."""
+
+    async def observe(self, _rollout: Rollout, _known: api.ModelRolloutStatus) -> Comparator:
+        """Whoever needs one is refused."""
+        return Comparator(is_forbidden=True)
+
+    async def deploy(self, _rollout: Rollout, _known: api.ModelRolloutStatus) -> None:
+        """Never."""
+        raise Refused("this operator runs no comparators")
+
+    async def remove(self, _rollout: Rollout) -> None:
+        """There is none of ours."""
 
 
 def configuration(
@@ -189,7 +215,8 @@ def manifests(
             ],
         },
     }
-    found = ((CONFIG_MAPS, config), (DEPLOYMENTS, deployment), (SERVICES, service))
+    # The Deployment comes last: it tells that all of them are there.
+    found = ((CONFIG_MAPS, config), (SERVICES, service), (DEPLOYMENTS, deployment))
     deployment["metadata"] = {**meta, "annotations": {CONFIGURATION: _digest(found)}}
     return found
 

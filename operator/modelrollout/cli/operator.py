@@ -15,7 +15,7 @@ import kopf
 from modelrollout import settings, telemetry
 from modelrollout.adapters.checks import HttpChecker
 from modelrollout.adapters.cluster import Cluster
-from modelrollout.adapters.comparator import Comparators
+from modelrollout.adapters.comparator import Comparators, NoComparators
 from modelrollout.adapters.lease import lead
 from modelrollout.adapters.notify import Notifier
 from modelrollout.adapters.prometheus import Prometheus
@@ -67,7 +67,9 @@ async def _operate(chosen: Settings) -> None:
             for name, each in chosen.providers.items()
         },
         router=GatewayAPIRouter(cluster, time.time),
-        comparators=Comparators(cluster, chosen.image, chosen.image_pull_policy),
+        comparators=Comparators(cluster, chosen.image, chosen.image_pull_policy)
+        if chosen.runs_comparators
+        else NoComparators(),
         checker=HttpChecker(ServiceResolver(cluster)),
         clock=time.time,
         listeners=notifiers,

@@ -93,6 +93,8 @@ class Route:
     """The gateway has taken up its present generation."""
     message: str = ""
     problem: Problem | None = None
+    version: str | None = field(default=None, compare=False)
+    """Tells it from the route that somebody else makes of it; None where that is not known."""
 
     @property
     def is_settled(self) -> bool:
@@ -136,6 +138,8 @@ class Comparator:
     is_ready: bool = False
     is_taken: bool = False
     """Somebody else's Deployment has its name."""
+    is_forbidden: bool = False
+    """The administrator wants none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,8 @@ class Observation:
 
     In a step only some of them are asked of the metrics: `readings` or `pasts` have those.
     """
+    users: Reading | None = None
+    """How users were shared out since they were counted last; None where nobody counts them."""
     readings: Mapping[str, Reading] = field(default_factory=dict)
     pasts: Mapping[str, Past] = field(default_factory=dict)
     """What stable did before, for the guardrails whose evidence is about to begin."""
