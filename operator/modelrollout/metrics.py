@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from modelrollout.api import v1alpha1 as api
-from modelrollout.core import collect, facts
+from modelrollout.core import collect, facts, traffic_split
 from modelrollout.core.commands import GOES_UP
 from modelrollout.core.evidence import (
     Grid,
@@ -23,7 +23,7 @@ from modelrollout.core.evidence import (
     Where,
     Window,
 )
-from modelrollout.core.measures import coverage_query, measures_of
+from modelrollout.core.measures import coverage_query, measures_of, users_query
 from modelrollout.core.observation import Level, Observation, Rollout
 from modelrollout.errors import MetricsUnavailable
 from modelrollout.world import MetricSource, World
@@ -79,12 +79,14 @@ async def with_metrics(
     levels = {name: each for name, each in answers.levels.items() if name != COVERAGE}
     if not asked:
         return replace(seen, levels=levels)
+    users = await _users(rollout, seen, question, source)
     covered = answers.levels.get(COVERAGE)
     return replace(
         seen,
         levels=levels,
         coverage=covered.value if covered and _is_share(covered.value) else None,
         measures=tuple(each if each in asked else replace(each, is_idle=True) for each in measures),
+        users=users,
         readings=answers.readings,
         pasts=answers.pasts,
     )
@@ -207,6 +209,29 @@ async def _answer(
             return await source.read(query, grid, now)
     except (MetricsUnavailable, TimeoutError) as error:
         return Reading(watermark=grid.watermark, blind=str(error) or LATE)
+
+
+async def _users(
+    rollout: Rollout, seen: Observation, question: _Question, source: MetricSource
+) -> Reading | None:
+    """How sticky users were shared out since they were counted last, where they are to be."""
+    spec, known = rollout.spec, question.known
+    assert spec is not None
+    if traffic_split.users_from(spec, known.weight.wanted, question.start) is None:
+        return None
+    assert spec.traffic.sticky is not None
+    assert spec.traffic.sticky.users is not None
+    assert seen.stable is not None
+    assert seen.candidate is not None
+    query = users_query(spec.traffic.sticky.users, rollout.namespace, seen.stable, seen.candidate)
+    until = known.split.until_time if known.split else None
+    watermark = max(question.start, facts.as_seconds(until) if until else question.start)
+    grid = Grid(start=question.start, width=question.width, watermark=watermark)
+    try:
+        async with asyncio.timeout(METRICS_SECONDS):
+            return await source.read(query, grid, seen.now)
+    except (MetricsUnavailable, TimeoutError) as error:
+        return Reading(watermark=watermark, blind=str(error) or LATE)
 
 
 async def past_of(

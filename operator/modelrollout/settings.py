@@ -14,10 +14,10 @@ import yaml
 
 DECISIONS = frozenset(
     {
-        "Aborted", "Approved", "CannotDecideInTime", "ChangedInPlace", "CommandIgnored", "Drift",
-        "LeftToAutoscaler", "Paused", "PlaceboFailed", "Promoted", "Restarted", "Resumed",
-        "Retried", "RolledBack", "RouteNotRestored", "SplitMismatch", "Started", "StepSkipped",
-        "StepStarted",
+        "Aborted", "Approved", "AssignmentNotChecked", "CannotDecideInTime", "ChangedInPlace",
+        "CommandIgnored", "Compared", "Drift", "LeftToAutoscaler", "Paused", "PlaceboFailed",
+        "Promoted", "Restarted", "Resumed", "Retried", "RolledBack", "RouteNotRestored",
+        "SplitMismatch", "Started", "StepSkipped", "StepStarted",
     }
 )  # fmt: skip
 """What can be decided, by the words of its Events; a test holds them to the page of operations."""

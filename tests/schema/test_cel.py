@@ -262,6 +262,11 @@ MORE = [
     Bad(
         "a cohort known by nothing", "a cohort's users are known by exactly one", cohort(value="1")
     ),
+    Bad(
+        "users by an expression",
+        METRIC,
+        {"traffic": {"sticky": {"header": "x-user", "users": {"metric": "sum(users_total)"}}}},
+    ),
     Bad("a cohort of all who have a cookie", "value: Required value", cohort(cookie="beta")),
     Bad("a cohort's cookie with a name of two", HEADER_NAME, cohort(cookie="a; b", value="1")),
     Bad("a cohort's cookie of two", HEADER_VALUE, cohort(cookie="beta", value="1; admin=1")),
@@ -593,6 +598,22 @@ BAD = [
             {"name": "errors", "preset": "envoy/latency"},
         ),
     ),
+    Bad(
+        "more slices than status has room for",
+        "all guardrails together may have at most 30 slices",
+        guardrails(
+            {
+                "name": "errors",
+                "preset": "mlserver/errors",
+                "slices": {"label": "model", "top": 20},
+            },
+            {
+                "name": "latency",
+                "preset": "mlserver/latency",
+                "slices": {"label": "model", "top": 11},
+            },
+        ),
+    ),
     Bad("a guardrail without a name", "guardrails[0].name: Required value", guardrail(name=None)),
     Bad("a guardrail in capitals", "a guardrail's name is made of", guardrail(name="Errors")),
     Bad(
@@ -882,7 +903,15 @@ EVERYTHING: Manifest = {
     "port": 65535,
     "traffic": {
         "gatewayAPI": {"route": "ranker", "rule": "infer"},
-        "sticky": {"header": "x-user-id"},
+        "sticky": {
+            "header": "x-user-id",
+            "users": {
+                "metric": "shop_exposures_total",
+                "matchers": [{"label": "test", "operator": "=~", "value": "ranker-.*"}],
+                "versionLabel": "model_version",
+                "repeatSeconds": 86_400,
+            },
+        },
         "cohort": [{"header": "x-beta", "value": "1"}, {"cookie": "beta", "value": "a=b'c"}],
     },
     "strategy": {
@@ -1205,6 +1234,8 @@ STATUS: Manifest = {
         "stable": 9000,
         "candidate": 1000,
         "earlier": "-3.1000",
+        "untilTime": TIME,
+        "message": "no series of this metric",
         "mismatchTime": TIME,
     },
     "history": [

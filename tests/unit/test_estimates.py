@@ -35,7 +35,9 @@ def told(guardrail, stable, candidate, windows=50, past=None, known=None):
     checkpoint = collect.collect(measure, fresh, Reading(windows=read, watermark=NOW + 5 * windows))
     judgement = analysis.judge(settings, [measure], {"it": checkpoint}, {}, {}, NOW)
     before = {} if known is None else {"it": known}
-    found = estimates.with_estimates(judgement, settings, [measure], {"it": checkpoint}, before)
+    found = estimates.with_estimates(
+        judgement, rollout.spec, [measure], {"it": checkpoint}, known=before
+    )
     return found.guardrails[0]
 
 
@@ -161,8 +163,8 @@ def test_what_is_not_compared_in_this_step_keeps_what_was_said():
         blind=(),
         untrusted=(),
     )
-    settings = a_rollout().spec.analysis
-    assert estimates.with_estimates(judgement, settings, (), {}, {}).guardrails == (idle,)
+    spec = a_rollout().spec
+    assert estimates.with_estimates(judgement, spec, (), {}, known={}).guardrails == (idle,)
 
 
 # --- what is still needed -----------------------------------------------------------------------

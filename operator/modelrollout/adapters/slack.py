@@ -34,6 +34,12 @@ ADVICE: Mapping[str, Advice] = {
     "Started": Advice(title="Started", to_do=NOTHING, verb="get"),
     "Restarted": Advice(title="Started anew with another version", to_do=NOTHING, verb="get"),
     "StepStarted": Advice(title="Next step", to_do=NOTHING, verb="get"),
+    "Compared": Advice(title="How the A/B test came out", to_do=NOTHING, verb="get"),
+    "AssignmentNotChecked": Advice(
+        title="Not checked: who gets which version",
+        to_do="Name a counter of users in spec.traffic.sticky.users.",
+        verb="get",
+    ),
     "RolledBack": Advice(
         title="Rolled back",
         to_do="Users are on stable. Mend the model and deploy it; if the cause was elsewhere, retry.",

@@ -294,6 +294,10 @@ class SplitStatus(PlainModel):
     """candidate version's requests, or users, at this step's weight."""
     earlier: Annotated[str, Field(max_length=32)] = "0"
     """earlier is the evidence of a mismatch in the steps before, as log e."""
+    until_time: Time | None = None
+    """untilTime is, of users, the end of the last window that was counted."""
+    message: Sentence | None = None
+    """message says why users could not be counted last."""
     mismatch_time: Time | None = None
     """mismatchTime is when it was proved that they do not; it stays until the next candidate."""
 

@@ -8,15 +8,19 @@ from typing import Annotated
 from pydantic import Field
 
 from modelrollout.api.fields import (
+    DAY_SECONDS,
     ApiModel,
     HeaderName,
     HeaderValue,
     Hostname,
+    LabelName,
+    MetricName,
     Name,
     Rule,
     atomic,
     given,
 )
+from modelrollout.api.guardrails import LabelMatcher
 
 
 class GatewayReference(ApiModel):
@@ -80,6 +84,19 @@ class GatewayAPI(ApiModel):
     """deletionPolicy says whether the route that the operator owns stays (Keep, the default) or goes (Delete) with the ModelRollout."""
 
 
+class UserCounter(ApiModel):
+    """A counter of users, by version."""
+
+    metric: MetricName
+    """metric is the counter's full name. It grows by 1 when a user is first given a version in this test: an exposure, in the words of A/B tests."""
+    matchers: Annotated[tuple[LabelMatcher, ...], atomic(16)] = ()
+    """matchers narrow the series down, for example to this test, and to users who are not in traffic.cohort."""
+    version_label: LabelName | None = None
+    """versionLabel is the label whose value tells the versions apart: the model's version where it is given, else the Deployment's name. Without it, samples belong to a version by their pod label."""
+    repeat_seconds: Annotated[int, Field(ge=1, le=30 * DAY_SECONDS)] | None = None
+    """repeatSeconds is after how long the same user is counted again, for a counter that does so (86400: users of a day). The first so many seconds of a step tell nothing of the split: stable's users were counted before."""
+
+
 class Sticky(ApiModel):
     """What a user is known by: the same user always gets the same version."""
 
@@ -94,6 +111,8 @@ class Sticky(ApiModel):
     """header whose value is the user's id."""
     cookie: HeaderName | None = None
     """cookie whose value is the user's id."""
+    users: UserCounter | None = None
+    """users is a counter of users, with which it is checked that they are shared out by the weight. Requests cannot tell: users send different numbers of them."""
 
 
 class CohortMember(ApiModel):

@@ -99,6 +99,7 @@ from modelrollout.api.traffic import (
     GatewayReference,
     Sticky,
     Traffic,
+    UserCounter,
 )
 
 __all__ = [
@@ -173,6 +174,7 @@ __all__ = [
     "Strategy",
     "StrategyType",
     "Traffic",
+    "UserCounter",
     "Verdict",
     "Version",
     "VersionStatus",

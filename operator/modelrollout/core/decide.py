@@ -49,6 +49,7 @@ SETTLE_SECONDS = 0.15
 
 COMPARATOR_STARTS = "waits until the comparator is ready"
 COMPARATOR_AWAY = "the comparator is not ready: copies of requests are lost, users notice nothing"
+MOST_WARNINGS = 16
 SHARES = {StepKind.MIRROR, StepKind.WEIGHT}
 """Steps that change who gets what; the others keep it."""
 UNHEALTHY = {
@@ -457,17 +458,15 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
         here.spec.analysis, seen.measures, collected, seen.readings, seen.levels, here.now
     )
     judgement = _as_far_as_covered(here, judgement)
-    said_before = {each.name: each for each in here.facts.guardrails}
+    split = _split(here, start)
     judgement = estimates.with_estimates(
-        judgement, here.spec.analysis, seen.measures, collected, said_before
+        judgement,
+        here.spec,
+        seen.measures,
+        collected,
+        known={each.name: each for each in here.facts.guardrails},
+        split=split,
     )
-    split = here.facts.split
-    if here.spec.traffic.sticky is None:
-        # With it users are shared out: how many requests each of them sends, nobody knows.
-        weight = here.facts.weight.wanted
-        split = traffic_split.counted(
-            split, seen.measures, seen.readings, weight, start, facts.as_time(here.now)
-        )
     new = here.facts.model_copy(
         update={
             "checkpoint": tuple({**_named(here, before), **collected}.values()),
@@ -481,6 +480,19 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
     if not judgement.blind and not _lacks_comparator(here):
         new = new.model_copy(update={"no_data_since_time": None})
     return here.with_facts(new, *_doubts(here, new, judgement)), judgement
+
+
+def _split(here: _Pass, start: float) -> api.SplitStatus | None:
+    """How requests were shared out; with sticky users those, as nobody knows what each one sends."""
+    seen, known, weight = here.seen, here.facts.split, here.facts.weight.wanted
+    now = facts.as_time(here.now)
+    if here.spec.traffic.sticky is None:
+        return traffic_split.counted(known, seen.measures, seen.readings, weight, start, now)
+    counts_from = traffic_split.users_from(here.spec, weight, start)
+    if seen.users is None or counts_from is None:
+        return known
+    until = facts.as_time(seen.users.watermark)
+    return traffic_split.counted_users(known, seen.users, weight, counts_from, until, now)
 
 
 def _as_far_as_covered(here: _Pass, judgement: Judgement) -> Judgement:
@@ -563,6 +575,9 @@ def _roll_back(
     assert lost is not None
     where = "before the first step" if here.step is None else f"at {here.step.share_text}"
     sentence = f"{lost.deployment} was rolled back {where}: {message}"
+    found = _outcome_of_test(here)
+    if found:
+        sentence = f"{sentence}; {found}"
     new = facts.rejected(here.facts, reason, sentence, here.now)
     note = Note(severity=Severity.WARNING, reason="RolledBack", message=sentence)
     here = here.with_facts(new, note)
@@ -664,16 +679,20 @@ def _informed(here: _Pass) -> _Pass:
         if each.name in seen.pasts
     }
     pods = Pods(stable=seen.stable.available, candidate=seen.candidate.available)
-    warnings = doubts(here.spec.analysis, here.steps, seen.measures, prepared, seen.pasts, pods)
+    late = doubts(here.spec.analysis, here.steps, seen.measures, prepared, seen.pasts, pods)
+    warnings = [("CannotDecideInTime", each[:1024]) for each in late]
+    sticky = here.spec.traffic.sticky
+    if sticky is not None and sticky.users is None:
+        warnings.insert(0, ("AssignmentNotChecked", traffic_split.UNCHECKED))
     new = here.facts.model_copy(
         update={
             "checkpoint": tuple(prepared.values()),
-            "warnings": tuple(each[:1024] for each in warnings),
+            "warnings": tuple(message for _, message in warnings[:MOST_WARNINGS]),
         }
     )
     notes = [
-        Note(severity=Severity.WARNING, reason="CannotDecideInTime", message=each)
-        for each in new.warnings
+        Note(severity=Severity.WARNING, reason=reason, message=message)
+        for reason, message in warnings
     ]
     return here.with_facts(new, *notes)
 
@@ -689,12 +708,38 @@ def _step_to(here: _Pass, index: int, judgement: Judgement | None = None) -> Pla
     if step.mirror and not here.seen.comparator.is_ready:
         return _hold(here, Reason.COMPARATOR_NOT_READY, COMPARATOR_STARTS, None)
     message = _announcement(step, here.facts.candidate.deployment)
+    here = _compared(here)
     message = f"step {index + 1} of {len(here.steps)}: {message}"
     note = Note(severity=Severity.NORMAL, reason="StepStarted", message=message)
     here = here.with_facts(facts.at_step(here.facts, index, step), note)
     if here.is_settled:
         return _enter(here)
     return _hold(here, Reason.WAITING_FOR_ROUTE, message, None)
+
+
+def _compared(here: _Pass) -> _Pass:
+    """With how an A/B test came out, when its step is left."""
+    found = _outcome_of_test(here)
+    tried = here.facts.candidate
+    assert tried is not None
+    if not found or here.step is None or not here.step.is_judged:
+        return here
+    new = facts.recorded(here.facts, "Compared", tried, found, here.now)
+    note = Note(severity=Severity.NORMAL, reason="Compared", message=found)
+    return here.with_facts(new, note)
+
+
+def _outcome_of_test(here: _Pass) -> str:
+    """What an A/B test has found so far; at 100 % what it had found. Empty for other strategies."""
+    known, weight = here.facts, here.facts.weight.wanted
+    is_test = here.spec.strategy.type is api.StrategyType.AB_TEST and not known.is_revert
+    if not is_test or known.candidate is None or not weight:
+        return ""
+    if weight < api.FULL_WEIGHT:
+        return estimates.report(known)
+    tried = ("Compared", known.candidate.revision)
+    found = (each.message for each in known.history if (each.what, each.revision) == tried)
+    return next(found, "")
 
 
 def _announcement(step: Step, name: str) -> str:
@@ -734,7 +779,9 @@ def _is_first_share(here: _Pass) -> bool:
 
 def _approval_message(here: _Pass, step: Step) -> str:
     asked = f": {step.message}" if step.message else ""
-    return f"waits for approval at {step.weight} %{asked}; {_command(here, 'approve')} (or abort)"
+    how = f"{_command(here, 'approve')} (or abort)"
+    found = _outcome_of_test(here)
+    return f"waits for approval at {step.weight} %{asked}; {how}{found and f'; {found}'}"
 
 
 def _command(here: _Pass, verb: str) -> str:
@@ -843,6 +890,9 @@ def _promote(here: _Pass, judgement: Judgement | None) -> Plan:
     won = here.facts.candidate
     assert won is not None
     message = f"{won.deployment} ({won.revision}) has all traffic"
+    found = _outcome_of_test(here)
+    if found:
+        message = f"{message}; {found}"
     new = facts.promoted(here.facts, message, here.now)
     here = here.with_facts(new, Note(severity=Severity.NORMAL, reason="Promoted", message=message))
     outcome = Outcome(

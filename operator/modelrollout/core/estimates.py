@@ -1,7 +1,7 @@
 """
 For people: how much better or worse the candidate can be, and what is still needed to decide.
 
-Nothing here decides anything. Intervals are those that a guardrail's own bets reject, on the sums
+An A/B test's chance to beat stable is a plainer figure for the same question. Nothing here decides anything. Intervals are those that a guardrail's own bets reject, on the sums
 of the present step. They hold at every look, so that an earlier one is still true: they are
 computed anew only when the candidate's requests have grown by a tenth.
 """
@@ -20,13 +20,15 @@ from modelrollout.api.v1alpha1 import (
     GuardrailStatus,
     Interval,
     IntervalKind,
+    SplitStatus,
+    SplitUnit,
     Verdict,
 )
 from modelrollout.core import bets
 from modelrollout.core.analysis import Judgement, shown_columns
 from modelrollout.core.bets import Group
 from modelrollout.core.evidence import Counts, Kind, Measure
-from modelrollout.stats import intervals, means, planning
+from modelrollout.stats import binomial, intervals, means, planning
 from modelrollout.stats.counts import Sample
 
 GROWTH = 1.1
@@ -39,13 +41,16 @@ Limits = tuple[float, float]
 
 def with_estimates(
     judgement: Judgement,
-    analysis: api.Analysis,
+    spec: api.ModelRolloutSpec,
     measures: Sequence[Measure],
     checkpoints: Mapping[str, GuardrailCheckpoint],
+    *,
     known: Mapping[str, GuardrailStatus],
+    split: SplitStatus | None = None,
 ) -> Judgement:
-    """The judgement, with what each comparison tells people."""
+    """The judgement, with what each comparison tells people. `known` is what was told last."""
     weights = sum(each.weight for each in measures)
+    analysis, is_test = spec.analysis, spec.strategy.type is api.StrategyType.AB_TEST
     alpha, beta = float(analysis.false_rollback_rate), float(analysis.false_promote_rate)
     of = {each.name: each for each in measures}
     found = []
@@ -57,8 +62,12 @@ def with_estimates(
             found.append(each.model_copy(update=_carried(before)))
         else:
             rates = (alpha * measure.weight / weights, beta)
-            told = _told(measure, checkpoints[each.name], each.verdict, rates)
-            found.append(each.model_copy(update=told))
+            checkpoint = checkpoints[each.name]
+            told = each.model_copy(update=_told(measure, checkpoint, each.verdict, rates))
+            chance = _chance(measure, checkpoint) if is_test else None
+            users = _needed_users(told, split)
+            update = {"chance_to_beat": chance, "needed_users": users}
+            found.append(told.model_copy(update=update))
     return replace(judgement, guardrails=tuple(found))
 
 
@@ -199,3 +208,53 @@ def _needed(measure: Measure, checkpoint: GuardrailCheckpoint, rates: Limits) ->
     harmful = planning.remaining_requests(checkpoint.harm, growth.harm, requests, alpha)
     needed = min(max(safe), *harmful)
     return math.ceil(float(f"{needed:.2g}")) if needed <= MOST_NEEDED else None
+
+
+def _needed_users(told: GuardrailStatus, split: SplitStatus | None) -> int | None:
+    """As many as send the requests that are needed, if they send as many as those so far."""
+    requests = told.candidate.requests if told.candidate else 0
+    if split is None or split.unit is not SplitUnit.USERS or not split.candidate or not requests:
+        return None
+    return None if told.needed is None else math.ceil(told.needed * split.candidate / requests)
+
+
+# --- A/B tests ----------------------------------------------------------------------------------
+
+
+def _chance(measure: Measure, checkpoint: GuardrailCheckpoint) -> str | None:
+    """That the candidate's share is the better one; None for what is no share of requests."""
+    one, other = checkpoint.stable, checkpoint.candidate
+    if measure.query.kind is not Kind.PROPORTION or min(one[0], other[0]) <= 0:
+        return None
+    # An event can be seen a scrape before its request.
+    stable, candidate = ((each[1], max(each[0], each[1])) for each in (one, other))
+    above = binomial.chance_above(candidate, stable)
+    return f"{above if measure.lower_is_worse else 1 - above:.3f}"
+
+
+def report(known: api.ModelRolloutStatus) -> str:
+    """How an A/B test came out, guardrail by guardrail, and how users were shared out."""
+    parts = [_outcome(each) for each in known.guardrails if each.candidate and each.stable]
+    split = known.split
+    if split is not None and split.unit is SplitUnit.USERS:
+        parts.append(f"users: candidate {split.candidate:,}, stable {split.stable:,}")
+    return "; ".join(parts)
+
+
+def _outcome(each: GuardrailStatus) -> str:
+    assert each.candidate is not None
+    assert each.stable is not None
+    groups = [
+        f"{name} {group.value or 'nothing'} of {group.requests:,}"
+        for name, group in (("candidate", each.candidate), ("stable", each.stable))
+    ]
+    found = each.interval
+    if found is not None and (found.lower or found.upper):
+        lower, upper = found.lower or "unbounded", found.upper or "unbounded"
+        groups.append(f"{found.kind.lower()} {lower} to {upper}")
+    if each.chance_to_beat is not None:
+        groups.append(f"chance to beat stable {each.chance_to_beat}")
+    if each.needed is not None:
+        users = f" or {each.needed_users:,} users" if each.needed_users is not None else ""
+        groups.append(f"{each.needed:,} requests{users} more to decide")
+    return f"{each.name}: {each.verdict}, {', '.join(groups)}"

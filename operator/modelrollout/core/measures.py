@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -88,6 +88,27 @@ def coverage_query(namespace: str, rollout: str, seconds: float) -> str:
     return f"{pairs} / ({received} - {skipped})"
 
 
+def users_query(
+    given: api.UserCounter, namespace: str, stable: Workload, candidate: Workload
+) -> Query:
+    """How many users each version got."""
+    counter = Selector(metric=given.metric, matchers=_matchers(given.matchers))
+    one, other = (
+        _by_pod(namespace, each)
+        if given.version_label is None
+        else _by_label(given.version_label, namespace, each)
+        for each in (stable, candidate)
+    )
+    return Query(
+        name="users",
+        kind=Kind.PROPORTION,
+        total=counter,
+        events=counter,
+        stable=one,
+        candidate=other,
+    )
+
+
 def _where(guardrail: api.Guardrail) -> Where:
     if guardrail.preset in presets.SPLIT_BY_ROUTE:
         return Where.ROUTE
@@ -110,12 +131,12 @@ def _counted(guardrail: api.Guardrail) -> tuple[Kind, Selector, Selector | None]
 
 
 def _selector(given: api.MetricSelector) -> Selector:
-    return Selector(
-        metric=given.metric,
-        matchers=tuple(
-            Matcher(label=each.label, operator=each.operator, value=each.value)
-            for each in given.matchers
-        ),
+    return Selector(metric=given.metric, matchers=_matchers(given.matchers))
+
+
+def _matchers(given: Sequence[api.LabelMatcher]) -> tuple[Matcher, ...]:
+    return tuple(
+        Matcher(label=each.label, operator=each.operator, value=each.value) for each in given
     )
 
 

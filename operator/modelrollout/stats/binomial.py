@@ -1,8 +1,13 @@
-"""Bounds for a share that was counted."""
+"""Bounds for a share that was counted, and the chance that one share is above another."""
 
 from __future__ import annotations
 
-from scipy.special import betaincinv
+from typing import Final
+
+import numpy as np
+from scipy.special import betainc, betaincinv
+
+_QUANTILES: Final = (np.arange(400) + 0.5) / 400
 
 
 def share_bounds(events: float, trials: float, alpha: float) -> tuple[float, float]:
@@ -21,3 +26,20 @@ def share_bounds(events: float, trials: float, alpha: float) -> tuple[float, flo
     lower = betaincinv(events, others + 1, alpha / 2) if events > 0 else 0.0
     upper = betaincinv(events + 1, others, 1 - alpha / 2) if others > 0 else 1.0
     return float(lower), float(upper)
+
+
+def chance_above(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """
+    The chance that one share is above another, each given as (events, trials); to show, not to decide.
+
+    Of two independent Beta posteriors from uniform priors: the mean of one's distribution function
+    over 400 even quantiles of the other, right to about 0.001. It holds at one look that was
+    planned before, not at each of many. Raises ValueError for events that are negative or more
+    than the trials.
+    """
+    for events, trials in (one, other):
+        if not 0 <= events <= trials:
+            raise ValueError(f"{events} events cannot come of {trials} trials")
+    (k, n), (j, m) = one, other
+    at = betaincinv(k + 1, n - k + 1, _QUANTILES)
+    return float(betainc(j + 1, m - j + 1, at).mean())
