@@ -39,6 +39,8 @@ from modelrollout.replicas import with_replicas
 from modelrollout.world import World
 
 MAX_RECIPIENTS = 16
+MOST_BYTES_OF_A_NAME = 256
+"""Of who gives a command."""
 
 
 def rollout_of(body: Object) -> Rollout:
@@ -77,7 +79,7 @@ def _command(annotations: dict[str, str]) -> Command | None:
     if text is None:
         return None
     verb = Verb(text) if text in set(Verb) else None
-    by = fields.shown(annotations.get(api.COMMAND_BY, "")[:256])
+    by = fields.shown(annotations.get(api.COMMAND_BY, ""), MOST_BYTES_OF_A_NAME)
     return Command(text=text[:64], by=by, verb=verb)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -34,7 +35,7 @@ MOST_BYTES = 1024
 """Of a sentence, and of an Event's note."""
 
 
-def shown(text: str) -> str:
+def shown(text: str, most_bytes: int = MOST_BYTES) -> str:
     """
     Text as people may see it: one line of bounded length that no terminal obeys.
 
@@ -43,10 +44,10 @@ def shown(text: str) -> str:
     """
     if not text.isprintable():
         text = "".join(each if each.isprintable() else " " for each in text)
-    return text.encode(errors="replace")[:MOST_BYTES].decode(errors="ignore")
+    return text.encode(errors="replace")[:most_bytes].decode(errors="ignore")
 
 
-SHOWN = PlainSerializer(shown, return_type=str)
+SHOWN = PlainSerializer(partial(shown, most_bytes=MOST_BYTES), return_type=str)
 
 
 def matching(pattern: str, max_length: int, message: str) -> Any:

@@ -352,10 +352,19 @@ class OnNoData(StrEnum):
     ROLLBACK = "Rollback"
 
 
+MOST_SLICES = 30
+"""Of all guardrails together: the evidence of each is kept in status, which has to stay small."""
+
+
 class Analysis(ApiModel):
     """What is measured, and how sure the operator must be."""
 
     rules = (
+        Rule(
+            f"self.guardrails.map(g, has(g.slices) ? (has(g.slices.top) ? g.slices.top : 10) : 0).sum() <= {MOST_SLICES}",
+            f"all guardrails together may have at most {MOST_SLICES} slices, as their evidence is kept in status: lower slices.top (10 if left out)",
+            lambda it: sum(each.slices.top for each in it.guardrails if each.slices) <= MOST_SLICES,
+        ),
         Rule(
             "self.guardrails.exists(g, !has(g.required) || g.required)",
             "at least one guardrail must be required, or nothing would ever have to be proved",

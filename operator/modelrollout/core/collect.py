@@ -37,8 +37,8 @@ DIGITS = 6
 
 QUANTILE_THRESHOLDS = 3
 """Stable's quantile, and the bounds that tolerance and margin make of it for the candidate."""
-LONGEST_NAME = 256
-"""Of a slice: status is no place for longer ones."""
+LONGEST_NAME = 128
+"""Of a slice, in bytes: status is no place for longer ones."""
 
 Row = bets.Row
 Rows = tuple[Row, ...]
@@ -292,9 +292,13 @@ def _busiest(windows: Sequence[Window], known: set[str]) -> list[str]:
     requests: dict[str, float] = {}
     for window in windows:
         for name, pair in window.slices.items():
-            if name not in known and len(name) <= LONGEST_NAME:
+            if name not in known and _size(name) <= LONGEST_NAME:
                 requests[name] = requests.get(name, 0.0) + pair[0].n + pair[1].n
     return sorted(requests, key=lambda name: (-requests[name], name))
+
+
+def _size(name: str) -> int:
+    return len(name.encode(errors="replace"))
 
 
 def _slice(known: SliceCheckpoint, pairs: Sequence[Pair], said: Evidence) -> SliceCheckpoint:
