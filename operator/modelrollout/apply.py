@@ -38,7 +38,7 @@ async def apply(
     if world.recorder is not None:
         world.recorder.record(rollout, seen, plan)
     try:
-        await _move_traffic(plan, rollout, world)
+        await _move_traffic(plan, rollout, seen, world)
         for scale in plan.scales:
             await _scale(scale, rollout, world)
     finally:
@@ -69,7 +69,7 @@ def _about_recipients(plan: Plan, rollout: Rollout, world: World) -> tuple[Note,
     return (Note(severity=Severity.WARNING, reason="WebhookUnknown", message=message),)
 
 
-async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
+async def _move_traffic(plan: Plan, rollout: Rollout, seen: Observation, world: World) -> None:
     for service in plan.services:
         await _create_service(service, rollout, world)
     if plan.comparator:
@@ -78,7 +78,7 @@ async def _move_traffic(plan: Plan, rollout: Rollout, world: World) -> None:
         await world.comparators.remove(rollout)
     if plan.traffic is None or plan.is_written:
         return
-    if not await world.router.set_traffic(rollout, plan.traffic):
+    if not await world.router.set_traffic(rollout, plan.traffic, seen.route.version):
         return
     telemetry.ROUTE_WRITES.inc()
     LOG.info("route written", extra={**_names(rollout), "weight": plan.traffic.weight})
@@ -115,10 +115,21 @@ async def _set_finalizers(body: Object, finalizers: list[str], world: World) -> 
 
 
 async def _write_status(plan: Plan, body: Object, world: World) -> Object:
+    """
+    Also where it changes nothing, if other objects are to be written by it.
+
+    The API server refuses it when somebody wrote since: what an operator has decided on an object
+    that is old by now moves nobody.
+    """
     status = plan.status.to_dict()
-    if status == body.get("status"):
+    if status == body.get("status") and not _moves_something(plan):
         return body
     return await world.cluster.replace_status(ROLLOUTS, {**body, "status": status})
+
+
+def _moves_something(plan: Plan) -> bool:
+    moves_traffic = plan.traffic is not None and not plan.is_written
+    return moves_traffic or bool(plan.scales) or plan.comparator is not None
 
 
 async def _create_service(service: MissingService, rollout: Rollout, world: World) -> None:

@@ -57,8 +57,8 @@ class Router(Protocol):
     async def observe(self, rollout: Rollout, traffic: Traffic) -> View:
         """The route against the intended traffic."""
 
-    async def set_traffic(self, rollout: Rollout, traffic: Traffic) -> bool:
-        """Make the route say it; whether that took a write."""
+    async def set_traffic(self, rollout: Rollout, traffic: Traffic, seen: str | None) -> bool:
+        """Make the route say it; whether that took a write. Conflict if it is not the one `seen`."""
 
 
 class Listener(Protocol):

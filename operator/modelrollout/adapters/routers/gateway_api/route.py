@@ -343,6 +343,12 @@ def last_written(live: Object) -> float:
     return max(times, default=0)
 
 
+def version_of(live: Object) -> str:
+    """What is new with each change of the spec, and with another route of the name."""
+    metadata = live["metadata"]
+    return f"{metadata.get('uid', '')}/{metadata.get('generation', 0)}"
+
+
 def split_of(route: Object, aim: Aim) -> Split | None:
     """
     How Envoy Gateway names the clusters of the two versions' randomised requests.

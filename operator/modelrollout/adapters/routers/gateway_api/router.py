@@ -34,6 +34,7 @@ from modelrollout.adapters.routers.gateway_api.route import (
     managed,
     next_write,
     split_of,
+    version_of,
 )
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
@@ -111,13 +112,22 @@ class GatewayAPIRouter:
             # All users are on stable, and nothing is left to write: it can be refused safely.
             return _refused(said)
         if said := seen.obstacle or seen.waits:
-            return View(route=Route(in_sync=False, accepted=False, message=said), split=split)
+            version = version_of(live)
+            route = Route(in_sync=False, accepted=False, message=said, version=version)
+            return View(route=route, split=split)
         accepted, message = self._acceptance(seen)
-        route = Route(in_sync=in_sync, accepted=accepted, message=message)
+        version = version_of(live)
+        route = Route(in_sync=in_sync, accepted=accepted, message=message, version=version)
         return View(route=route, split=split)
 
-    async def set_traffic(self, rollout: Rollout, traffic: Traffic) -> bool:
-        """Bring the route one write closer to it. Returns whether a write was needed."""
+    async def set_traffic(
+        self, rollout: Rollout, traffic: Traffic, seen: str | None = None
+    ) -> bool:
+        """
+        Bring the route one write closer to it. Returns whether a write was needed.
+
+        Only the route that was decided upon: another operator may have moved it meanwhile.
+        """
         given = _given(rollout)
         name = given.route or rollout.name
         try:
@@ -126,6 +136,11 @@ class GatewayAPIRouter:
             if given.gateway is None:
                 raise
             return await self._write(rollout, {}, managed(rollout, traffic))
+        if seen is not None and version_of(live) != seen:
+            raise Conflict(f"HTTPRoute {name} was written since it was looked at")
+        return await self._bring_closer(rollout, traffic, live)
+
+    async def _bring_closer(self, rollout: Rollout, traffic: Traffic, live: Object) -> bool:
         seen = await self._look(rollout, traffic, live)
         write, policy = next_write(seen.route, seen.aim), _policy_write(seen)
         # A policy that is refused may have the gateway answer 500 on all rules that it names.
@@ -244,6 +259,8 @@ class GatewayAPIRouter:
             return True
         assert given.route is not None
         operations = [
+            # Also where it says the same again: what happened in between may be a whole rollout.
+            {"op": "test", "path": "/metadata/generation", "value": live["metadata"]["generation"]},
             {"op": "test", "path": "/spec/rules", "value": live["spec"]["rules"]},
             {"op": "replace", "path": "/spec/rules", "value": route["spec"]["rules"]},
         ]
