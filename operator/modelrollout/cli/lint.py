@@ -119,7 +119,7 @@ def _told(
     for each in found:
         click.echo(f"{name}: error: {each.where}: {each.message}")
     if not found:
-        spec = api.ModelRolloutSpec.model_validate(body["spec"])
+        spec = rules.spec_of(body)
         for hint in hints.hints(spec, per_second, rates):
             click.echo(f"{name}: hint: {hint}")
     return len(found) + (_refused(name, body, server) if server else 0)

@@ -46,7 +46,7 @@ def _of_tails(spec: api.ModelRolloutSpec) -> Iterator[str]:
         (s.min_requests for s in steps_of(spec.strategy) if s.is_judged), default=TAIL_REQUESTS
     )
     if least < TAIL_REQUESTS:
-        yield f"a quantile is compared after {least:,} requests: of a p99 that is {least // 100} answers; minRequests: {TAIL_REQUESTS} says more"
+        yield f"a quantile is compared after {least:,} requests: of a p99 that is {least / 100:g} answers; minRequests: {TAIL_REQUESTS} says more"
 
 
 def _of_traffic(

@@ -46,12 +46,16 @@ def findings(body: Any) -> tuple[Finding, ...]:
         said = f"it must be {api.API_VERSION}, not {body.get('apiVersion')}"
         return (Finding(where="apiVersion", message=said),)
     found = [*_of_name(body), *_unknown(body, whole, ())]
-    spec = body.get("spec")
+    spec = _without_nulls(body.get("spec"))
     if spec is None:
         return (*found, Finding(where="spec", message="it is missing"))
-    found += _nulls(spec, ("spec",))
     found += _of_types(spec, whole["properties"]["spec"])
     return tuple(dict.fromkeys(found))
+
+
+def spec_of(body: Mapping[str, Any]) -> api.ModelRolloutSpec:
+    """Of one with which nothing is wrong."""
+    return api.ModelRolloutSpec.model_validate(_without_nulls(body["spec"]))
 
 
 def _of_name(body: Mapping[str, Any]) -> Iterator[Finding]:
@@ -95,49 +99,61 @@ def _no_field(name: Any, schema: Schema) -> str:
     return f"there is no field of this name: {has}"
 
 
-def _nulls(value: Any, path: Path) -> Iterator[Finding]:
-    pairs = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for key, inner in pairs:
-        if inner is None:
-            yield Finding(
-                where=_dotted((*path, key)), message="it has no value: give one, or leave it out"
-            )
-        else:
-            yield from _nulls(inner, (*path, key))
+def _without_nulls(value: Any) -> Any:
+    """A field without a value is no field to the API server."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def _of_types(spec: Any, schema: Schema) -> Iterator[Finding]:
     try:
         api.ModelRolloutSpec.model_validate_json(json.dumps(spec, default=str), strict=True)
     except ValidationError as invalid:
-        for each in invalid.errors():
-            path = tuple(each["loc"])
-            yield Finding(where=_dotted(("spec", *path)), message=_said(each, _at(schema, path)))
+        paths = [tuple(each["loc"]) for each in invalid.errors()]
+        for path, each in zip(paths, invalid.errors(), strict=True):
+            # A list without what is wrong in it is too short, says pydantic: that is no news.
+            is_echo = any(other[: len(path)] == path and other != path for other in paths)
+            if not is_echo:
+                yield Finding(
+                    where=_dotted(("spec", *path)), message=_said(each, _at(schema, path))
+                )
 
 
 def _at(schema: Schema, path: Sequence[str | int]) -> Schema:
     for each in path:
-        inner = (
-            schema.get("items") if isinstance(each, int) else schema.get("properties", {}).get(each)
-        )
+        is_index = isinstance(each, int)
+        inner = schema.get("items") if is_index else schema.get("properties", {}).get(each)
         schema = inner or {}
     return schema
 
 
+SAID = {
+    "missing": "it is missing",
+    "int_type": "it must be a whole number without quotes, not {input!r}",
+    "int_from_float": "it must be a whole number, not {input!r}",
+    "bool_type": "it must be true or false without quotes, not {input!r}",
+    "string_type": "it must be text: write '{input}' in quotes",
+    "greater_than_equal": "it must be at least {ge}, not {input}",
+    "less_than_equal": "it must be at most {le}, not {input}",
+    "too_short": "it must have at least {min_length}",
+    "too_long": "it must have at most {max_length}, not {actual_length}",
+    "string_too_short": "it must not be empty",
+    "string_too_long": "it must have at most {max_length} characters",
+    "enum": "it must be {expected}, not {input!r}",
+    "model_type": "it must have fields of its own, not {input!r}",
+    "tuple_type": "it must be a list, not {input!r}",
+}
+"""By pydantic's type of error, where its own words are for programmers."""
+
+
 def _said(error: ErrorDetails, schema: Schema) -> str:
     """The rule's own sentence where there is one."""
-    if error["type"] == "string_pattern_mismatch" and schema.get("x-kubernetes-validations"):
-        return str(schema["x-kubernetes-validations"][0]["message"])
-    if error["type"] == "missing":
-        return "it is missing"
-    if error["type"] == "string_type":
-        return f"it must be text: write '{error['input']}' in quotes"
+    kind, rules = error["type"], schema.get("x-kubernetes-validations")
+    if kind == "string_pattern_mismatch" and rules:
+        return str(rules[0]["message"])
+    if kind in SAID:
+        return SAID[kind].format(input=error["input"], **error.get("ctx", {}))
     return error["msg"].removeprefix(PYTHON)
 
 

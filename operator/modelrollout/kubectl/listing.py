@@ -60,7 +60,8 @@ def listed(
             row.append(_at(each, "status", "reason"))
     state = heads.index("STATE")
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    gap = GAP if sum(widths) + GAP * len(widths) <= width else NARROW_GAP
+    is_roomy = sum(widths[:-1]) + GAP * len(widths) < width
+    gap = GAP if is_roomy else NARROW_GAP
     widths = [each + gap for each in widths]
     yield _line(heads, widths, width, state, "bold")
     for row in rows:

@@ -301,7 +301,8 @@ def _figure(estimate: api.Estimate | None, guardrail: api.Guardrail | None) -> s
 
 def needs(seen: Seen, found: api.GuardrailStatus) -> str:
     """How many requests are missing, and how long that takes at the present pace."""
-    if found.verdict is not Verdict.INCONCLUSIVE or found.needed is None:
+    is_open = found.verdict is Verdict.INCONCLUSIVE and seen.status.candidate is not None
+    if not is_open or found.needed is None:
         return ""
     guardrail = seen.guardrails.get(found.name)
     if guardrail is not None and guardrail.rate is not None:
@@ -325,7 +326,7 @@ def _remarks(seen: Seen) -> Iterator[RenderableType]:
         yield _marked("check", "yellow", Text(f"{each.name}: {each.message}"))
     for warning in seen.status.warnings:
         yield _marked("!", "yellow", Text(warning))
-    if not seen.is_current:
+    if not seen.is_current and seen.status.conditions:
         yield _marked(
             "!", "yellow", Text("the operator has not looked at the last edit of the spec yet")
         )

@@ -60,7 +60,7 @@ def safety(seen: Seen) -> Safety:
             f"users are being moved back to {seen.stable}; the gateway has not confirmed it yet"
         )
     if not status.conditions:
-        return _unsure("the operator has not looked at it yet: is it running?")
+        return _unsure("the operator has not looked at it yet; it may not be running")
     if status.candidate is None:
         level = Level.UNSURE if status.phase is api.Phase.STALLED else Level.GOOD
         return Safety(level=level, sentence=f"All users are on {seen.stable}.")
@@ -125,21 +125,22 @@ def _rolled_back(seen: Seen, lost: api.Rejection) -> Iterator[str]:
         yield f"{_ended(lost.message)} That was at {when}; the evidence had not decided."
     else:
         place, found = _place(lost)
-        why = CAUSES.get(Reason(lost.cause), "") if lost.cause in set(Reason) else ""
-        guardrails = [e for e in seen.status.guardrails if e.verdict is api.Verdict.FAIL]
-        culprits = " and ".join(each.name for each in guardrails)
-        if lost.cause == Reason.GUARDRAIL_BREACHED:
-            why = f"guardrail {culprits or found.partition(':')[0]} failed"
-        yield f"{lost.deployment} was rolled back {place} at {when}, because {why}."
-        if lost.cause == Reason.GUARDRAIL_BREACHED and guardrails:
-            for each in guardrails:
-                yield _breach(seen, each)
-            yield _error_rate(seen)
-        elif found:
-            yield _ended(found)
+        yield f"{lost.deployment} was rolled back {place} at {when}, because {_cause(seen, lost, found)}"
+    if any(e.verdict is api.Verdict.FAIL and e.harm is not None for e in seen.status.guardrails):
+        yield _error_rate(seen)
     yield _exposed(seen, lost, ended)
     yield safety(seen).sentence
     yield f"Revision {lost.revision} is not tried again until it changes or somebody says retry."
+
+
+def _cause(seen: Seen, lost: api.Rejection, found: str) -> str:
+    breached = [each for each in seen.status.guardrails if each.verdict is api.Verdict.FAIL]
+    if lost.cause == Reason.GUARDRAIL_BREACHED and breached:
+        names = " and ".join(each.name for each in breached)
+        one_by_one = "; ".join(_breach(seen, each, is_named=len(breached) > 1) for each in breached)
+        return f"guardrail {names} failed: {one_by_one}."
+    known = {str(each): said for each, said in CAUSES.items()}
+    return _ended(f"{known[lost.cause]}: {found}" if lost.cause in known else found)
 
 
 def _place(lost: api.Rejection) -> tuple[str, str]:
@@ -149,19 +150,21 @@ def _place(lost: api.Rejection) -> tuple[str, str]:
     return (place, found) if lost.message.startswith(head) else ("", lost.message)
 
 
-def _breach(seen: Seen, found: api.GuardrailStatus) -> str:
+def _breach(seen: Seen, found: api.GuardrailStatus, *, is_named: bool = True) -> str:
+    """A guardrail's figures of both versions, in a clause."""
     guardrail = seen.guardrails.get(found.name)
+    name = f"{found.name}: " if is_named else ""
     told = words.FIGURES.match(found.message)
     if told is None:
-        return f"{found.name}: {found.message}."
+        return f"{name}{found.message}"
     before = told["before"].replace("; overall ", "").strip()
-    among = f" (worst in {before})" if before else ""
+    among = f"in {before} it suffers most; overall " if before else ""
     candidate = words.in_units(told["candidate"], guardrail)
     stable = words.in_units(told["stable"], guardrail)
     one, other = seen.compared
     return (
-        f"{found.name}{among}: {one} had {candidate} and {other}, at the same time, {stable}"
-        f"{_times(found)}; tolerated is {told['tolerance']}."
+        f"{name}{among}{one} had {candidate} and {other}, at the same time, {stable}"
+        f"{_times(found)}, where tolerated is {told['tolerance']}"
     )
 
 
@@ -185,7 +188,7 @@ def _exposed(seen: Seen, lost: api.Rejection, ended: api.HistoryEntry | None) ->
         return ""
     lasted = words.duration(seconds(ended.time) - seconds(begun.time))
     requests = seen.status.requests
-    counted = f" and answered {requests:,} requests in its last step" if requests else ""
+    counted = f", with at least {requests:,} requests in its last step" if requests else ""
     return f"It was on trial for {lasted}{counted}."
 
 
@@ -208,10 +211,16 @@ def _promoted(seen: Seen) -> Iterator[str]:
     yield f"{ended.deployment} was promoted at {when}{lasted}{by}: it has all traffic{previous}."
     passed = [each for each in status.guardrails if each.verdict is api.Verdict.PASS]
     if passed and not ended.by:
-        names = ", ".join(each.name for each in passed)
-        yield f"In the last step that could be compared, it was proved within its margin by {names}."
-        for each in passed:
-            yield _breach(seen, each).replace("; tolerated is", ", where tolerated is")
+        proved = ", ".join(_against(seen, each) for each in passed)
+        yield f"In the last step that could be compared it was proved within its margins: {proved}."
+
+
+def _against(seen: Seen, found: api.GuardrailStatus) -> str:
+    guardrail = seen.guardrails.get(found.name)
+    if found.candidate is None:
+        return f"{found.name} {found.message}"
+    candidate, stable = (words.figure(e, guardrail) for e in (found.candidate, found.stable))
+    return f"{found.name} {candidate} against {stable} of stable"
 
 
 def _where(seen: Seen) -> str:
