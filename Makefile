@@ -46,6 +46,9 @@ crds: setup ## Write what is generated: the CRD from its types, and docs/api.md 
 	$(PY)/python -m modelrollout.api.crd crds charts/modelrollout/crds
 	$(PY)/python docs/generate.py
 
+docs: setup ## Build the documents' site into site/; warnings are errors.
+	$(PY)/python docs/publish.py
+
 lock: ## Pin all dependencies anew, with hashes.
 	uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --custom-compile-command "make lock" --extra comparator --output-file operator/requirements.lock
@@ -77,4 +80,4 @@ cluster-status: ## Say how the cluster is.
 cluster-load-image: ## Load IMAGE=name:tag into the cluster.
 	e2e/cluster/cluster load-image $(IMAGE)
 
-.PHONY: help demo test setup check fmt unit e2e crds lock bench bench-decisions cluster-build images cluster-up cluster-down cluster-status cluster-load-image
+.PHONY: help demo test setup check fmt unit e2e crds docs lock bench bench-decisions cluster-build images cluster-up cluster-down cluster-status cluster-load-image
