@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY, Counter
 
+import operator_chart
 from modelrollout import settings, telemetry
 from modelrollout.adapters.slack import ADVICE
 from modelrollout.api.conditions import Reason, Type
@@ -119,3 +121,15 @@ def test_no_two_decisions_have_the_same_number():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_point_to_files_that_are_there(page):
     assert [each for each in links(page) if not (page.parent / each).exists()] == []
+
+
+def test_the_tutorial_installs_what_the_scenarios_install(helm):
+    page = (DOCS / "tutorial.md").read_text()
+    block = re.search(r"<!-- install -->\n```console\n(.*?)```", page, flags=re.DOTALL).group(1)
+    line = block.replace("\\\n", " ").split("$ helm upgrade --install ")[1].split("\n")[0]
+    done = helm("template", *shlex.split(line))
+
+    assert done.returncode == 0, done.stderr
+    image = "{repository}:{tag}".format(**operator_chart.IMAGE)
+    assert f"image: {image}" in done.stdout.replace('"', "")
+    assert operator_chart.PROMETHEUS in done.stdout
