@@ -55,6 +55,14 @@ lock: ## Pin all dependencies anew, with hashes.
 	uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --custom-compile-command "make lock" --extra comparator --group dev --constraint operator/requirements.lock --output-file requirements-dev.lock
 
+sbom: setup ## Print what the operator's image is made of, as CycloneDX.
+	@$(PY)/python docs/sbom.py
+
+audit: ## Ask whether a dependency has a known vulnerability (needs the internet).
+	python3 -m venv build/audit
+	build/audit/bin/pip install --quiet pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement operator/requirements.lock
+
 bench: setup ## Print the benchmarks' figures.
 	for each in tests/bench/bench_*.py; do $(PY)/python $$each; done
 
@@ -80,4 +88,4 @@ cluster-status: ## Say how the cluster is.
 cluster-load-image: ## Load IMAGE=name:tag into the cluster.
 	e2e/cluster/cluster load-image $(IMAGE)
 
-.PHONY: help demo test setup check fmt unit e2e crds docs lock bench bench-decisions cluster-build images cluster-up cluster-down cluster-status cluster-load-image
+.PHONY: help demo test setup check fmt unit e2e crds docs lock sbom audit bench bench-decisions cluster-build images cluster-up cluster-down cluster-status cluster-load-image
