@@ -10,7 +10,7 @@ from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record, records
 from modelrollout.core.decide import decide
 from modelrollout.core.evidence import Reading, Where
-from modelrollout.core.observation import Comparator, Observation, Route
+from modelrollout.core.observation import Comparator, Observation, Rollout, Route
 from modelrollout.core.plan import Plan, traffic_of
 
 GOOD = ((450.0, 4.0), (50.0, 0.0))
@@ -31,6 +31,8 @@ class Walk:
     plans: list[Plan] = field(default_factory=list)
     told: list[Record] = field(default_factory=list)
     """The audit trail."""
+    passes: list[tuple[Rollout, Observation, Plan]] = field(default_factory=list)
+    """All that a recorder is given."""
 
     def step(
         self,
@@ -56,6 +58,7 @@ class Walk:
             observation = self._with_metrics(rollout, observation, traffic, blind)
         plan = decide(rollout, observation)
         self.told += records(rollout, observation, plan)
+        self.passes.append((rollout, observation, plan))
         self.status, self.finalizer = plan.status, plan.finalizer
         if plan.traffic is not None:
             self.route = plan.traffic

@@ -13,6 +13,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "list": "rollouts:list_command",
         "get": "rollout:get",
         "why": "rollout:why",
+        "report": "report:report",
     },
     "What you ask of a rollout": {
         "approve": "commands:approve",

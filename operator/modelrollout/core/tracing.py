@@ -180,12 +180,11 @@ def _levels(rollout: Rollout, seen: Observation, plan: Plan) -> tuple[Level, ...
 
 def _counted(rollout: Rollout, seen: Observation) -> tuple[api.GuardrailCheckpoint, ...]:
     """The counts that the last pass decided upon, which does not keep them."""
-    measures = {each.name: each for each in seen.measures}
+    stored = rollout.status.checkpoint
     return tuple(
-        collect.collect(measures[each.name], each, seen.readings[each.name])
-        if each.name in measures and each.name in seen.readings
-        else each
-        for each in rollout.status.checkpoint
+        collect.collect(each, collect.resumed(each, stored, 0.0), seen.readings[each.name])
+        for each in seen.measures
+        if each.name in seen.readings
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from types import MappingProxyType
 
 from modelrollout.api.v1alpha1 import Verdict
 from modelrollout.core.evidence import Kind
@@ -14,6 +15,7 @@ from modelrollout.report.course import SIDE, Course, courses_of, length, started
 from modelrollout.report.ecdf import Steps
 from modelrollout.report.forest import Effect, effects_of
 from modelrollout.report.markup import Markup, joined, tag
+from modelrollout.report.prometheus import Pair
 from modelrollout.stats.counts import Sample
 from modelrollout.stats.intervals import difference_bounds, ratio_bounds
 
@@ -31,11 +33,11 @@ OUTCOMES = {
     "Withdrawn": ("wait", "Withdrawn"),
     "Aborted": ("bad", "Aborted"),
 }
-DECISIVE = 1.0
+NO_HISTOGRAMS: Mapping[str, Pair] = MappingProxyType({})
 
 
-def page(trace: Trace) -> str:
-    """One HTML file that needs nothing else."""
+def page(trace: Trace, histograms: Mapping[str, Pair] = NO_HISTOGRAMS) -> str:
+    """One HTML file that needs nothing else. Whole histograms, by guardrail, may be known."""
     courses = courses_of(trace)
     style = files("modelrollout.report").joinpath("style.css").read_text(encoding="utf-8")
     head = tag(
@@ -54,7 +56,7 @@ def page(trace: Trace) -> str:
         _verdict(trace, courses),
         _timeline(trace),
         _guardrails(trace, courses),
-        _distributions(courses),
+        _distributions(courses, histograms),
         _slices(trace, courses),
         _shadow(trace, courses),
         _decisions(trace),
@@ -312,18 +314,22 @@ def _what(given: Guardrail) -> str:
 # --- distributions, slices, shadows ---------------------------------------------------------
 
 
-def _distributions(courses: Sequence[Course]) -> Markup:
+def _distributions(courses: Sequence[Course], histograms: Mapping[str, Pair]) -> Markup:
     parts = []
     for index, each in enumerate(courses):
-        if each.guardrail.kind is not Kind.DISTRIBUTION or not each.stretches:
+        given = each.guardrail
+        if given.kind is not Kind.DISTRIBUTION or not each.stretches:
             continue
-        stable, candidate = each.totals
-        thresholds = each.guardrail.thresholds
-        one, other = (ecdf.of_thresholds(thresholds, row) for row in (stable, candidate))
-        parts += [tag("h3", each.guardrail.name), *_distribution(each.guardrail, one, other, index)]
-    if not parts:
-        return Markup("")
-    return tag("section", tag("h2", "Distributions"), *parts)
+        parts.append(tag("h3", given.name))
+        if given.name in histograms:
+            stable, candidate = (ecdf.of_histogram(side) for side in histograms[given.name])
+            note = f"All {len(stable.at)} buckets, as Prometheus has them of the whole rollout; between them the lines only guide the eye. Bars are 95 %."
+        else:
+            stable, candidate = (ecdf.of_thresholds(given.thresholds, row) for row in each.totals)
+            note = f"Counted at {len(given.thresholds)} thresholds, over all steps; between them the lines only guide the eye. Bars are 95 %."
+        parts += _distribution(given, stable, candidate, index)
+        parts.append(tag("p", note, class_="note"))
+    return tag("section", tag("h2", "Distributions"), *parts) if parts else Markup("")
 
 
 def _distribution(
@@ -331,12 +337,6 @@ def _distribution(
 ) -> Iterator[Markup]:
     yield _legend(("stable", "stable"), ("candidate", "candidate"))
     yield pictures.ecdf(given.name, words.unit_of(given), stable, candidate, index)
-    known = len(given.thresholds)
-    yield tag(
-        "p",
-        f"Counted at {known} thresholds, over all steps; between them the lines only guide the eye. Bars are 95 %.",
-        class_="note",
-    )
 
 
 def _slices(trace: Trace, courses: Sequence[Course]) -> Markup:
