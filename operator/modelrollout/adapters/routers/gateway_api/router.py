@@ -100,7 +100,7 @@ class GatewayAPIRouter:
         try:
             live = await self._cluster.get(HTTP_ROUTES, rollout.namespace, name)
         except NotFound:
-            return _absent(given, name)
+            return _absent(given, name, is_deleting=rollout.is_deleting)
         try:
             seen = await self._look(rollout, traffic, live)
             is_final = in_the_end(seen.route, seen.aim) == seen.route and is_same(seen.route, live)
@@ -281,9 +281,13 @@ def _given(rollout: Rollout) -> api.GatewayAPI:
     return rollout.spec.traffic.gateway_api
 
 
-def _absent(given: api.GatewayAPI, name: str) -> View:
-    """A managed route that is not there yet is only out of sync; it will be written."""
-    if given.gateway is not None:
+def _absent(given: api.GatewayAPI, name: str, *, is_deleting: bool) -> View:
+    """
+    A managed route that is not there yet is only out of sync; it will be written.
+
+    Unless the ModelRollout is being deleted: in a namespace that goes with it nothing can be made.
+    """
+    if given.gateway is not None and not is_deleting:
         return View(route=Route(in_sync=False, accepted=False), split=None)
     message = f"HTTPRoute {name} does not exist: create it, or give traffic.gatewayAPI.gateway"
     problem = Problem(reason=Reason.ROUTE_NOT_FOUND, message=message)
