@@ -143,6 +143,14 @@ class ApiServer:
         else:
             self._remove(address)
 
+    def collect(self) -> None:
+        """Take away what belongs to nobody that is still there."""
+        uids = {each["metadata"]["uid"] for each in self.everything().values()}
+        for address, body in self.everything().items():
+            owners = body["metadata"].get("ownerReferences", [])
+            if owners and not any(each["uid"] in uids for each in owners):
+                self._remove(address)
+
     def put(self, resource: Resource, body: Object) -> Object:
         """What controllers and tests write: an object, whatever is there."""
         meta = body["metadata"]
@@ -190,10 +198,6 @@ class ApiServer:
         assert gone is not None
         self._versions[address].append((self._clock(), None))
         self._tell(address[0], gone, None)
-        for other, body in self.everything().items():
-            owners = body["metadata"].get("ownerReferences", [])
-            if any(each["uid"] == gone["metadata"]["uid"] for each in owners):
-                self._remove(other)
 
     def _tell(self, plural: str, before: Object | None, after: Object | None) -> None:
         for each in list(self.listeners):

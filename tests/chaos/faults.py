@@ -58,3 +58,18 @@ CONFLICT = Conflict("409 somebody else wrote first")
 TOO_MANY = ClusterUnavailable("429 too many requests")
 INTERNAL = ClusterUnavailable("500 etcdserver: leader changed")
 TIMED_OUT = ClusterUnavailable("no answer in time")
+
+
+def stalls(number: int, seconds: float) -> FaultOf:
+    """A process stands still before one of its calls, another takes over, and it goes on."""
+
+    def of(run: Run) -> Fault:
+        async def fault(call: Call, do: Callable[[], Object]) -> Object:
+            if call.number == number:
+                run.start_operator()
+                await asyncio.sleep(seconds)
+            return do()
+
+        return fault
+
+    return of

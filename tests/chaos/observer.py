@@ -37,6 +37,11 @@ class Observer:
         """What humans asked for, and when."""
         self.may_lose = False
         """Requests may find nobody: pods, Services or routes are taken away."""
+        self.is_meddled_with = False
+        """Somebody else moves users."""
+        self.least_requests = 2000
+        """Of the candidate, for a step to be passed."""
+        self.first_exposure: float | None = None
         self.candidate = str(story.spec["candidate"]["deployment"])
         self.stable = str(story.spec["stable"]["deployment"])
         self._share = 0.0
@@ -66,15 +71,17 @@ class Observer:
     # --- the data plane -------------------------------------------------------------------
 
     def _shared_out(self) -> None:
-        share, status = self._plane.share(self.candidate), self.status
+        share, status = self._plane.sent(self.candidate), self.status
         if self._is_stable(self.candidate):
             self._share = share
             return
         if share > 0:
             self.last_exposure = self._server.now()
+            self.first_exposure = self.first_exposure or self.last_exposure
         self._endpoints_are_there()
         if share > self._share + TRICKLE:
-            self._may_rise(share, status)
+            if not self.is_meddled_with:
+                self._may_rise(share, status)
             self._rose = self._server.now()
         self._share = share
         if self._plane.lost_share > TRICKLE and not self.may_lose:
@@ -136,7 +143,7 @@ class Observer:
         if self._has_approval_behind():
             self._says("an approval was passed without a human")
         seen = self._plane.answered(self.candidate, self._rose)
-        if seen < 2000:
+        if seen < self.least_requests:
             self._says(f"the share rose to {share:.1%} on {seen:.0f} requests")
         if not self._story.is_good and share > 0.25:
             self._says("a bad candidate got more users")
@@ -168,7 +175,7 @@ class Observer:
         if "gateway" in self._story.spec["traffic"]["gatewayAPI"]:
             return
         signers = [e["manager"] for e in after["metadata"].get("managedFields", [])]
-        is_edited = before["spec"] != after["spec"]
+        is_edited = before["spec"] != after["spec"] and not self.is_meddled_with
         if is_edited and signers and _foreign(before) != _foreign(after):
             self._says("what is not ours on the route was changed")
 
@@ -222,10 +229,7 @@ class Observer:
 
     def _left_on(self, route: Object, where: str) -> list[str]:
         status = self.status
-        promoted = self._story.ending == "Promoted"
         stable = status.get("stable", {}).get("service", self.stable)
-        if promoted and status:
-            stable = self.candidate
         found = [f"rule {e['name']} of {where}" for e in route["spec"]["rules"] if e["name"] in OWN]
         main = next(e for e in route["spec"]["rules"] if e["name"] in {"main", "modelrollout"})
         backends = [each["name"] for each in main["backendRefs"]]

@@ -81,6 +81,7 @@ class Plane:
         self.told: list[Callable[[], None]] = []
         """Called when shares or pods change."""
         self._shares: dict[str, float] = {}
+        self._sent: dict[str, float] = {}
         self._lost = 0.0
         self._has_served = False
         self._last = clock()
@@ -247,6 +248,10 @@ class Plane:
         """The part of all users that it answers now."""
         return self._shares.get(deployment, 0.0)
 
+    def sent(self, service: str) -> float:
+        """The part of all users that is sent to a Service, whoever is behind it."""
+        return self._sent.get(service, 0.0)
+
     @property
     def lost_share(self) -> float:
         """The part of all users that nobody answers now."""
@@ -270,6 +275,7 @@ class Plane:
                 services[service] = services.get(service, 0) + share / len(routes)
             if name in self._broken:
                 services = {"": 1.0}
+        self._sent = services
         answered = {each: share for each, share in services.items() if self.endpoints(each) > 0}
         by_deployment: dict[str, float] = {}
         for service, share in answered.items():

@@ -26,7 +26,7 @@ from modelrollout.adapters.cluster import (
 from modelrollout.api import v1alpha1 as api
 from modelrollout.errors import NotFound
 
-LONGEST_SECONDS = 1500.0
+LONGEST_SECONDS = 600.0
 QUIET_SECONDS = 12.0
 RESTART_SECONDS = 5.0
 BY = "ada"
@@ -71,6 +71,8 @@ class Run:
         self.plane = Plane(self.server, self.loop, self.clock, "shop")
         self.observer = Observer(story, self.server, self.plane)
         self.prometheus = Prometheus(self.plane)
+        self.is_api_away = False
+        self.is_watching = True
         self.operators: list[Operator] = []
         self._fault = fault_of(self)
         self._closing: list[Operator] = []
@@ -126,6 +128,7 @@ class Run:
         since: float | None = None
         while self.loop.time() < LONGEST_SECONDS:
             await asyncio.sleep(0.5)
+            self.server.collect()
             self.plane.advance()
             self.observer.pods_were_left_alone()
             is_over = self._is_over() and all(each.done() for each in beside[1:])
@@ -155,6 +158,7 @@ class Run:
             lambda: self.clock() + self.skew,
             fault,
         )
+        operator.is_watching = self.is_watching
         self.operators.append(operator)
         self._closing.append(operator)
         return operator
