@@ -42,12 +42,22 @@ unit: setup cluster-build ## Tests that need no running cluster.
 e2e: setup ## Tests on the running cluster.
 	e2e/cluster/cluster enter $(PY)/python -m pytest tests e2e -m cluster --durations 20
 
+e2e-gitops: setup cluster-build ## A GitOps tool that applies manifests all the time while a rollout runs, on a real API server.
+	$(PY)/python -m pytest tests/contract/test_gitops.py tests/unit/test_gitops_health.py
+
 crds: setup ## Write what is generated: the CRD from its types, and docs/api.md and docs/state-machine.md.
 	$(PY)/python -m modelrollout.api.crd crds charts/modelrollout/crds
 	$(PY)/python docs/generate.py
 
 docs: setup ## Build the documents' site into site/; warnings are errors.
 	$(PY)/python docs/publish.py
+
+captures: setup ## Draw what the documents show of the terminal, from simulated rollouts.
+	$(PY)/python docs/captures.py
+
+krew: setup ## Pack the kubectl plugin for krew into dist/; URI= is where the archive will be.
+	$(PY)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PY)/python plugins/pack.py dist/modelrollout_operator-*.whl $(URI) dist
 
 lock: ## Pin all dependencies anew, with hashes.
 	uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
@@ -88,4 +98,4 @@ cluster-status: ## Say how the cluster is.
 cluster-load-image: ## Load IMAGE=name:tag into the cluster.
 	e2e/cluster/cluster load-image $(IMAGE)
 
-.PHONY: help demo test setup check fmt unit e2e crds docs lock sbom audit bench bench-decisions cluster-build images cluster-up cluster-down cluster-status cluster-load-image
+.PHONY: help demo test setup check fmt unit e2e e2e-gitops crds docs lock sbom audit bench bench-decisions cluster-build images cluster-up cluster-down cluster-status cluster-load-image
