@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -14,8 +15,9 @@ from prometheus_client import REGISTRY, Counter
 
 import operator_chart
 from modelrollout import settings, telemetry
-from modelrollout.adapters.slack import ADVICE
+from modelrollout.adapters.slack import ADVICE, message
 from modelrollout.api.conditions import Reason, Type
+from modelrollout.core.audit import Record
 from modelrollout.core.observation import Verb
 
 ROOT = Path(__file__).parents[2]
@@ -133,3 +135,16 @@ def test_the_tutorial_installs_what_the_scenarios_install(helm):
     image = "{repository}:{tag}".format(**operator_chart.IMAGE)
     assert f"image: {image}" in done.stdout.replace('"', "")
     assert operator_chart.PROMETHEUS in done.stdout
+
+
+def test_the_message_on_the_page_is_that_of_the_record_on_the_other_page():
+    (line,) = re.findall(r"```json\n(\{\"id\".*?)\n```", (DOCS / "audit.md").read_text())
+    body = json.loads(line)
+    record = Record(
+        **{key: body[key] for key in ("id", "time", "decision", "namespace", "rollout")}, body=body
+    )
+    (shown,) = re.findall(
+        r"```text\n(.*?)\n```", (DOCS / "notifications.md").read_text(), flags=re.DOTALL
+    )
+
+    assert message(record)["text"] == shown
