@@ -108,7 +108,7 @@ class Server:
         if status >= http.client.BAD_REQUEST:
             raise _failure(status, path, data)
         try:
-            answer: Object = json.loads(data)
+            answer: Object = _plain(json.loads(data))
         except ValueError as error:
             said = f"{self._access.server} gave an answer that is not JSON"
             raise Unreachable(f"{said}: is it a Kubernetes API server?") from error
@@ -179,6 +179,19 @@ class _Connection(http.client.HTTPSConnection):
         http.client.HTTPConnection.connect(self)
         assert isinstance(self.sock, socket.socket)
         self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)
+
+
+def _plain(value: Any) -> Any:
+    """With all texts as a terminal may show them: whoever wrote them is not to move its cursor."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(map(_visible, value))
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() or character == "\n" else " "
 
 
 def _authorization(proxy: Any) -> dict[str, str]:
