@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
+from modelrollout.adapters import check_jobs
 from modelrollout.adapters.cluster import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -158,10 +159,20 @@ async def _checks(
     passed = {each.name for each in known.checks if each.passed}
     due = [each for each in rollout.spec.strategy.checks if each.name not in passed]
     service, port = candidate.version.service, rollout.spec.port
+    requests = [(each.name, each.http) for each in due if each.http is not None]
     results = await asyncio.gather(
-        *(world.checker.run(each.http, rollout.namespace, service, port) for each in due)
+        *(world.checker.run(http, rollout.namespace, service, port) for _, http in requests)
     )
-    return {each.name: result for each, result in zip(due, results, strict=True)}
+    found = {name: result for (name, _), result in zip(requests, results, strict=True)}
+    # A Job's name is in status before the Job is made, so that it is made once.
+    jobs = {each.name: each.job for each in known.checks if each.job}
+    for each in due:
+        if each.job is not None and each.name in jobs:
+            name = jobs[each.name]
+            found[each.name] = await check_jobs.run(
+                each.job, name, rollout, candidate, world.cluster
+            )
+    return found
 
 
 # --- the two versions ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ from modelrollout.api import crd as generator
 from modelrollout.api import shadow as shadow_types
 from modelrollout.api import v1alpha1
 from modelrollout.api.v1alpha1 import API_VERSION, KIND, ModelRolloutSpec, ModelRolloutStatus
+from modelrollout.kubectl.lint import findings
 
 ROOT = Path(__file__).parents[2]
 Manifest = dict[str, Any]
@@ -223,7 +224,21 @@ MORE = [
         "a check's name is made of",
         strategy(checks=[{"name": "A", "http": {"path": "/"}}]),
     ),
-    Bad("a check of nothing", "http: Required value", strategy(checks=[{"name": "a"}])),
+    Bad(
+        "a check of nothing",
+        "a check is exactly one of http and job",
+        strategy(checks=[{"name": "a"}]),
+    ),
+    Bad(
+        "a check by request and by Job",
+        "a check is exactly one of http and job",
+        strategy(checks=[{"name": "a", "http": {"path": "/"}, "job": {"cronJob": "it"}}]),
+    ),
+    Bad(
+        "a Job of no time",
+        "timeoutSeconds in body should be",
+        strategy(checks=[{"name": "a", "job": {"cronJob": "it", "timeoutSeconds": 0}}]),
+    ),
     Bad(
         "a check of another host",
         "the check goes to the candidate's own Service, never to another host",
@@ -810,6 +825,7 @@ EVERY_CHECK = [
         },
     },
     {"name": "refuses", "http": {"path": "//nothing/../here", "status": 404}},
+    {"name": "accepts", "job": {"cronJob": "acceptance", "timeoutSeconds": 86_400}},
 ]
 EVERY_COMPARISON = [
     {"name": "all", "path": "$", "exact": {"ignore": ["id", "created_at"]}},
@@ -1063,6 +1079,16 @@ def test_the_types_accept_what_the_api_server_accepts(name):
     assert ModelRolloutSpec.model_validate(spec.to_dict()) == spec
 
 
+@pytest.mark.parametrize("bad", BAD, ids=lambda it: it.name)
+def test_lint_refuses_without_a_cluster_what_the_api_server_refuses(bad):
+    assert findings(manifest("ranker", merged(SMALLEST, bad.spec)))
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_lint_accepts_without_a_cluster_what_the_api_server_accepts(name):
+    assert findings(manifest("ranker", GOOD[name])) == ()
+
+
 RULES = {
     rule.message
     for module in (v1alpha1, shadow_types)
@@ -1198,7 +1224,9 @@ STATUS: Manifest = {
     "replicas": 6,
     "idle": [{"deployment": "ranker-v0", "replicas": 6, "sinceTime": TIME}],
     "isRevert": True,
-    "checks": [{"name": "answers", "passed": False, "message": "status 503, not 200"}],
+    "checks": [
+        {"name": "accepts", "passed": False, "message": "Job it is running", "job": "it-1a2b"}
+    ],
     "checkSinceTime": TIME,
     "verdict": "Inconclusive",
     "requests": 2412,

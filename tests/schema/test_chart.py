@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from modelrollout import __version__
-from modelrollout.adapters.cluster import COMPARATOR_RBAC, LEASE_RBAC, RBAC
+from modelrollout.adapters.cluster import COMPARATOR_RBAC, JOB_CHECK_RBAC, LEASE_RBAC, RBAC
 from modelrollout.core.observation import Verb
 from modelrollout.settings import (
     Audience,
@@ -100,6 +100,12 @@ def test_the_cluster_role_grants_exactly_what_is_called(render):
 
     assert [verbs_of(each) for each in cluster_roles(objects, for_people=False)] == [RBAC]
     assert [is_leader_role(each) for each in of_kind(objects, "Role")] == [True]
+
+
+def test_jobs_can_be_made_only_where_the_administrator_wants_checks_by_job(render):
+    (role,) = cluster_roles(render({"jobChecks": {"enabled": True}}), for_people=False)
+
+    assert verbs_of(role) == {**RBAC, **JOB_CHECK_RBAC}
 
 
 def test_with_namespaces_a_role_in_each_grants_exactly_what_is_called(render):
@@ -755,9 +761,80 @@ def test_every_object_of_the_schema_is_strict():
     ] == []
 
 
-@pytest.mark.parametrize("is_clusterwide", [True, False])
-def test_the_api_server_accepts_every_object(is_clusterwide, render, kubectl, namespace):
-    values = {} if is_clusterwide else {"watchNamespaces": [namespace, "default"]}
+STRING: Manifest = {"type": "string"}
+STRINGS: Manifest = {"type": "object", "additionalProperties": STRING}
+
+
+def a_list_of(*required: str, **properties: Any) -> Manifest:
+    return {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": "object", "required": list(required), "properties": properties},
+    }
+
+
+ALERT = a_list_of(
+    "alert",
+    "expr",
+    alert=STRING,
+    expr=STRING,
+    labels=STRINGS,
+    annotations=STRINGS,
+    **{"for": STRING},
+)
+MONITORING = {
+    "ServiceMonitor": {
+        "selector": {"type": "object", "properties": {"matchLabels": STRINGS}},
+        "endpoints": a_list_of(
+            port=STRING, path=STRING, interval=STRING, honorLabels={"type": "boolean"}
+        ),
+    },
+    "PrometheusRule": {"groups": a_list_of("name", "rules", name=STRING, rules=ALERT)},
+}
+"""Of the Prometheus operator's kinds, the fields that are used; any other one is refused."""
+
+
+@pytest.fixture(scope="module")
+def _monitoring(kubectl):
+    """The Prometheus operator's kinds, as far as the chart uses them."""
+    for kind, spec in MONITORING.items():
+        plural = f"{kind.lower()}s"
+        schema = {
+            "type": "object",
+            "properties": {"spec": {"type": "object", "required": list(spec), "properties": spec}},
+        }
+        version = {
+            "name": "v1",
+            "served": True,
+            "storage": True,
+            "schema": {"openAPIV3Schema": schema},
+        }
+        body = {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+            "spec": {
+                "group": "monitoring.coreos.com",
+                "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural},
+                "versions": [version],
+            },
+        }
+        done = kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        assert done.returncode == 0, done.stderr
+        done = kubectl("wait", "--for=condition=Established", f"crd/{plural}.monitoring.coreos.com")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, TWO, EVERYTHING, {"shadow": {"enabled": False}, "traces": False}],
+    ids=["cluster-wide", "two namespaces", "everything", "no shadows"],
+)
+@pytest.mark.usefixtures("_monitoring")
+def test_the_api_server_accepts_every_object(values, render, kubectl, namespace):
+    if "watchNamespaces" in values:
+        values = {"watchNamespaces": [namespace, "default"]}
     objects = [
         each | {"metadata": {"namespace": namespace} | each["metadata"]}
         for each in render(values, namespace)

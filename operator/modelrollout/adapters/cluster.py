@@ -48,6 +48,8 @@ ROLLOUTS = Resource(api.GROUP, api.VERSION, api.PLURAL)
 DEPLOYMENTS = Resource("apps", "v1", "deployments")
 DEPLOYMENT_SCALES = Resource("apps", "v1", "deployments", "scale")
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers")
+CRON_JOBS = Resource("batch", "v1", "cronjobs")
+JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
 REPLICA_SETS = Resource("apps", "v1", "replicasets")
 SERVICES = Resource("", "v1", "services")
@@ -98,6 +100,11 @@ COMPARATOR_RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "configmaps"): frozenset({"delete"}),
 }
 """Of these, what nothing but a comparator needs; without traces, all that is of ConfigMaps."""
+JOB_CHECK_RBAC: Mapping[tuple[str, str], frozenset[str]] = {
+    ("batch", "cronjobs"): frozenset({"get"}),
+    ("batch", "jobs"): frozenset({"get", "create"}),
+}
+"""Beside `RBAC`, for checks by Job: granted only if the administrator wants it."""
 LEASE_RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     ("coordination.k8s.io", "leases"): frozenset({"get", "create", "update"}),
 }

@@ -179,6 +179,8 @@ class CheckStatus(PlainModel):
     """name of the check."""
     passed: bool
     """passed is true for good once it has; what has not passed is tried again."""
+    job: Name | None = None
+    """job is, of a check by Job, the Job's name."""
     message: Sentence = ""
     """message says what was wrong with the answer. It never quotes the answer's body."""
 

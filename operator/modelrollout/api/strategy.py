@@ -15,6 +15,7 @@ from modelrollout.api.fields import (
     POINTER,
     ApiModel,
     JsonText,
+    Name,
     Rule,
     Sentence,
     atomic,
@@ -136,13 +137,31 @@ class HttpCheck(ApiModel):
     """timeoutSeconds is how long an answer may take."""
 
 
+class JobCheck(ApiModel):
+    """A Job that is made from a CronJob of yours, as kubectl create job --from does."""
+
+    cron_job: Name
+    """cronJob names a CronJob in the rollout's namespace, suspended if it is for checks only. Its containers find the candidate in MODELROLLOUT_CANDIDATE, MODELROLLOUT_SERVICE, MODELROLLOUT_PORT and MODELROLLOUT_REVISION."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=DAY_SECONDS)] = 3600
+    """timeoutSeconds is how long the Job may take, as its activeDeadlineSeconds; a shorter one of the template's stays."""
+
+
 class Check(ApiModel):
     """Something that the candidate must show before any user meets it."""
 
+    rules = (
+        Rule(
+            "has(self.http) != has(self.job)",
+            "a check is exactly one of http and job",
+            lambda it: given(it.http, it.job) == 1,
+        ),
+    )
     name: Annotated[str, matching(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", 63, CHECK_NAME)]
     """name of the check, unique in the list."""
-    http: HttpCheck
+    http: HttpCheck | None = None
     """http sends one request to the candidate's Service and looks at the answer."""
+    job: JobCheck | None = None
+    """job runs a Job once; it passes when the Job is complete, and fails for good when the Job does."""
 
 
 class StrategyType(StrEnum):
@@ -261,7 +280,7 @@ class Strategy(ApiModel):
     steps: Annotated[tuple[Step, ...], atomic(30, at_least=1)] | None = None
     """steps replace the default list. A last step of weight 100 is added when it is missing."""
     checks: Annotated[tuple[Check, ...], keyed("name", 8)] = ()
-    """checks must pass before the first step. A check that fails is repeated for checkSeconds, then the candidate is rolled back."""
+    """checks must pass before the first step. An http check that fails is repeated for checkSeconds, then the candidate is rolled back; a Job is waited for, and not repeated."""
     check_seconds: Annotated[int, Field(ge=1, le=DAY_SECONDS)] = 60
     """checkSeconds is how long failing checks are repeated."""
     warmup_seconds: Annotated[int, Field(ge=0, le=DAY_SECONDS)] = 0

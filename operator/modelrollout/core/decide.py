@@ -7,6 +7,7 @@ facts (status as it was, changed by this pass) and in the observation, nowhere e
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -45,8 +46,11 @@ WAIT_SECONDS = 2.0
 """While pods start, or a cause that nobody announces may go away."""
 SETTLE_SECONDS = 0.15
 """After a window's end: the time a scrape needs to be stored."""
+CLOCK_SECONDS = 10.0
+"""The clocks of two nodes differ by less."""
 
 
+NOT_MADE = CheckResult(passed=False, message="has not been made yet")
 COMPARATOR_STARTS = "waits until the comparator is ready"
 COMPARATOR_AWAY = "the comparator is not ready: copies of requests are lost, users notice nothing"
 MOST_WARNINGS = 16
@@ -386,7 +390,7 @@ def _trial(here: _Pass) -> Plan:
     """The wanted version is on trial: judge, then the guards, worst news first."""
     candidate = here.seen.candidate
     assert candidate is not None
-    here, judgement = _judged(here)
+    here, judgement = _judged(_on_time(here))
     if judgement is not None and judgement.verdict is Verdict.FAIL:
         said = judgement.says(*judgement.culprits)
         return _roll_back(here, Reason.GUARDRAIL_BREACHED, said, judgement)
@@ -400,6 +404,20 @@ def _trial(here: _Pass) -> Plan:
         # The deadline waits as long: to unpause is to go on, not to be too late.
         here = here.with_facts(facts.resumed(here.facts, here.step, here.now))
     return _held(here, candidate, judgement) or _climb(here, judgement)
+
+
+def _on_time(here: _Pass) -> _Pass:
+    """
+    A step that begins later than now, by a clock that was moved back, begins now.
+
+    Until its time came again nothing would be judged, and nothing rolled back.
+    """
+    start, step = here.facts.step_start_time, here.step
+    latest = here.now + here.spec.strategy.warmup_seconds + CLOCK_SECONDS
+    if start is None or step is None or facts.as_seconds(start) <= latest:
+        return here
+    begun = facts.started(here.facts, step, here.now)
+    return here.with_facts(begun.model_copy(update={"no_data_since_time": None}))
 
 
 def _held(here: _Pass, candidate: Workload, judgement: Judgement | None) -> Plan | None:
@@ -642,9 +660,11 @@ def _unready(here: _Pass, candidate: Workload, lacking: tuple[Reason, str] | Non
 
 def _checked(here: _Pass) -> _Pass:
     """With what the user's checks of the candidate have found so far."""
-    passed = {each.name for each in here.facts.checks if each.passed}
-    found = [_check_status(each.name, passed, here.seen) for each in here.spec.strategy.checks]
     since = here.facts.check_since_time or facts.as_time(here.now)
+    known = {each.name: each for each in here.facts.checks}
+    found = [
+        _check_status(each, known.get(each.name), here, since) for each in here.spec.strategy.checks
+    ]
     update = {"checks": tuple(found), "check_since_time": since if found else None}
     return here.with_facts(here.facts.model_copy(update=update))
 
@@ -654,16 +674,33 @@ def _wait_for_checks(here: _Pass, failing: list[api.CheckStatus]) -> Plan:
     since = here.facts.check_since_time
     assert since is not None
     said = "; ".join(f"check {each.name}: {each.message}" for each in failing)
-    if here.now - facts.as_seconds(since) >= here.spec.strategy.check_seconds:
+    results = [here.seen.checks.get(each.name, NOT_MADE) for each in failing]
+    is_over = here.now - facts.as_seconds(since) >= here.spec.strategy.check_seconds
+    if any(each.is_final or (is_over and not each.is_running) for each in results):
         return _roll_back(here, Reason.CHECK_FAILED, said)
     return _hold(here, Reason.CHECKING, said, None)
 
 
-def _check_status(name: str, passed: set[str], seen: Observation) -> api.CheckStatus:
-    if name in passed:
-        return api.CheckStatus(name=name, passed=True)
-    result = seen.checks.get(name, CheckResult(passed=False, message="has not been made yet"))
-    return api.CheckStatus(name=name, passed=result.passed, message=result.message[:1024])
+def _check_status(
+    check: api.Check, known: api.CheckStatus | None, here: _Pass, since: str
+) -> api.CheckStatus:
+    job = known.job if known else None
+    if known is not None and known.passed:
+        return api.CheckStatus(name=check.name, passed=True, job=job)
+    if check.job is not None and job is None:
+        job = _job_name(here, check.name, since)
+    result = here.seen.checks.get(check.name, NOT_MADE)
+    return api.CheckStatus(
+        name=check.name, passed=result.passed, message=result.message[:1024], job=job
+    )
+
+
+def _job_name(here: _Pass, check: str, since: str) -> str:
+    """Another one for each version and each attempt."""
+    assert here.facts.candidate is not None
+    identity = [here.rollout.uid, here.facts.candidate.revision, check, since]
+    digest = hashlib.sha256("/".join(identity).encode()).hexdigest()[:10]
+    return f"{here.rollout.name[:25]}-{check[:25]}-{digest}"
 
 
 def _informed(here: _Pass) -> _Pass:

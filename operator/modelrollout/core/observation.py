@@ -126,6 +126,10 @@ class CheckResult:
 
     passed: bool
     message: str = ""
+    is_running: bool = False
+    """It takes its time: nothing is known yet."""
+    is_final: bool = False
+    """It has failed, and is not tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
