@@ -54,9 +54,10 @@ class _Commands(click.Group):
         try:
             command = getattr(import_module(f"modelrollout.cli.{module}"), attribute)
         except ModuleNotFoundError as missing:
-            if missing.name not in EXTRAS:
+            lacking = (missing.name or "").partition(".")[0]
+            if lacking not in EXTRAS:
                 raise
-            return _without(name, missing.name)
+            return _without(name, lacking)
         assert isinstance(command, click.Command)
         return command
 

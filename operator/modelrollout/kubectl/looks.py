@@ -146,7 +146,8 @@ def _pods(seen: Seen, deployment: str) -> str:
 
 
 def _steps(seen: Seen) -> RenderableType:
-    bar = Text("steps  ", style=DIM)
+    bar = Text()
+    bar.append("steps  ", style=DIM)
     for index, each in enumerate(seen.steps):
         present = seen.status.step
         if index:
@@ -224,7 +225,7 @@ def _wide_guardrails(seen: Seen) -> Table:
             *_head(each),
             Text(_figure(each.candidate, guardrail)),
             Text(_figure(each.stable, guardrail)),
-            Text(words.interval(each, guardrail)),
+            Text(_against(each, guardrail)),
             Text(needs(seen, each), style=DIM),
         )
         if each.verdict is Verdict.NO_DATA:
@@ -259,7 +260,7 @@ def _narrow_lines(seen: Seen, found: api.GuardrailStatus) -> Iterator[Text]:
         (f"   {stable} ", STABLE),
         _figure(found.stable, guardrail),
     )
-    told = [words.interval(found, guardrail), needs(seen, found)]
+    told = [_against(found, guardrail), needs(seen, found)]
     if any(told):
         yield Text("; ".join(each for each in told if each), style=DIM)
 
@@ -299,6 +300,12 @@ def _figure(estimate: api.Estimate | None, guardrail: api.Guardrail | None) -> s
     return f"{words.figure(estimate, guardrail)} {words.exposure(estimate, guardrail)}".strip()
 
 
+def _against(found: api.GuardrailStatus, guardrail: api.Guardrail | None) -> str:
+    """Where a tail is compared, and the interval."""
+    told = (words.beyond(found, guardrail), words.interval(found, guardrail))
+    return ": ".join(each for each in told if each)
+
+
 def needs(seen: Seen, found: api.GuardrailStatus) -> str:
     """How many requests are missing, and how long that takes at the present pace."""
     is_open = found.verdict is Verdict.INCONCLUSIVE and seen.status.candidate is not None
@@ -333,7 +340,8 @@ def _remarks(seen: Seen) -> Iterator[RenderableType]:
 
 
 def _footer(seen: Seen) -> Text:
-    line = Text("you can ", style=DIM)
+    line = Text()
+    line.append("you can ", style=DIM)
     for each in story.offers(seen):
         line.append(each)
         line.append(", ", style=DIM)

@@ -210,7 +210,7 @@ def _failure(status: int, path: str, data: bytes) -> Failure:
         message, named = str(said.get("message", "")), (said.get("details") or {}).get("name")
     except (ValueError, AttributeError):
         message, named = data[:200].decode(errors="replace").strip(), None
-    message = _sentence(message) or f"the API server answered {status}"
+    message = _sentence(message) or http.client.responses.get(status, str(status))
     kind: type[Failure] = Failure
     match status:
         case http.client.UNAUTHORIZED:
@@ -224,6 +224,7 @@ def _failure(status: int, path: str, data: bytes) -> Failure:
                 is_ours = path.startswith(ROLLOUTS)
                 message = NOT_INSTALLED if is_ours else f"the cluster does not know {path}"
         case _ if status >= http.client.INTERNAL_SERVER_ERROR:
+            message = f"the API server answered {status}: {message}"
             kind = Unreachable
     return kind(message)
 

@@ -121,6 +121,14 @@ def threshold(text: str, guardrail: api.Guardrail | None) -> str:
     return text
 
 
+def beyond(found: api.GuardrailStatus, guardrail: api.Guardrail | None) -> str:
+    """The threshold of a tail that its figures speak of, out of the operator's sentence."""
+    told = COUNTED.search(found.message)
+    if told is None or told["threshold"] is None:
+        return ""
+    return f"above {threshold(told['threshold'], guardrail)}"
+
+
 def in_units(said: str, guardrail: api.Guardrail | None) -> str:
     """A version's figures as the operator tells them, with words for what was counted."""
 
