@@ -320,7 +320,7 @@ def has_rested(route: Object, now: float) -> bool:
 
     A gateway that is away must not keep us from the final state for ever: after a while we go on.
     """
-    age = now - last_written(route)
+    age = seconds_since_written(route, now)
     if age >= PATIENCE_SECONDS:
         return True
     generation = route["metadata"].get("generation", 0)
@@ -331,6 +331,17 @@ def has_rested(route: Object, now: float) -> bool:
         for each in parent.get("conditions", [])
     )
     return taken_up and age >= PROPAGATION_SECONDS
+
+
+def seconds_since_written(live: Object, now: float) -> float:
+    """
+    How old our last write of an object is.
+
+    A time that is yet to come is of another clock than ours, which was moved: then what has
+    arrived may be relied upon, and nothing waits until that time comes.
+    """
+    age = now - last_written(live)
+    return age if age > -PATIENCE_SECONDS else PROPAGATION_SECONDS
 
 
 def last_written(live: Object) -> float:

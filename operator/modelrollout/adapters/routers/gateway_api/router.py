@@ -30,9 +30,9 @@ from modelrollout.adapters.routers.gateway_api.route import (
     is_ours,
     is_same,
     is_within,
-    last_written,
     managed,
     next_write,
+    seconds_since_written,
     split_of,
     version_of,
 )
@@ -237,8 +237,8 @@ class GatewayAPIRouter:
         found = buckets.answer(policy, parents)
         if found.stage is not Stage.IN_FORCE:
             return found
-        has_rested = self._clock() - last_written(policy) >= PROPAGATION_SECONDS
-        is_whole = _says(policy, wanted[1]) and has_rested
+        is_old = seconds_since_written(policy, self._clock()) >= PROPAGATION_SECONDS
+        is_whole = _says(policy, wanted[1]) and is_old
         return Answer(stage=Stage.IN_FORCE if is_whole else Stage.PENDING)
 
     def _acceptance(self, seen: _Seen) -> tuple[bool, str]:
