@@ -31,6 +31,8 @@ class Provider:
     bearer_token_file: str | None = None
     ca_file: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    gateway_labels: Mapping[str, str] = field(default_factory=dict)
+    """What the series of the gateway's own proxies have, and no tenant's can."""
     timeout_seconds: float = 5.0
 
 
@@ -161,6 +163,7 @@ def _provider(path: Path, name: str, given: object) -> Provider:
         "bearerTokenFile": "bearer_token_file",
         "caFile": "ca_file",
         "headers": "headers",
+        "gatewayLabels": "gateway_labels",
         "timeoutSeconds": "timeout_seconds",
     }
     provider = Provider(**_arguments(where, known, given))
@@ -170,6 +173,8 @@ def _provider(path: Path, name: str, given: object) -> Provider:
         raise ValueError(f"{where}: bearerTokenFile must be a path")
     if not _is_text_by_name(provider.headers):
         raise ValueError(f"{where}: headers must map names to strings")
+    if not _is_text_by_name(provider.gateway_labels):
+        raise ValueError(f"{where}: gatewayLabels must map names of labels to strings")
     return provider
 
 

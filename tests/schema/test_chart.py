@@ -297,6 +297,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
             "bearerTokenFile": "/etc/modelrollout/prometheus/token",
             "caFile": "/etc/modelrollout/prometheus/ca.crt",
             "headers": {"X-Scope-OrgID": "models"},
+            "gatewayLabels": {"namespace": "gateways"},
             "timeoutSeconds": 2.5,
         },
     }
@@ -329,6 +330,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
                 bearer_token_file="/etc/modelrollout/prometheus/token",  # noqa: S106  # a path
                 ca_file="/etc/modelrollout/prometheus/ca.crt",
                 headers={"X-Scope-OrgID": "models"},
+                gateway_labels={"namespace": "gateways"},
                 timeout_seconds=2.5,
             ),
         },

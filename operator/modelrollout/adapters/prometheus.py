@@ -63,6 +63,8 @@ CHUNK_BYTES = 2**16
 
 METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+GATEWAY_CLUSTER = "envoy_cluster_name"
+"""By this label versions are told apart in the gateway's own metrics, whose namespace is another."""
 READS_BEYOND = frozenset({"info"})
 """Functions of PromQL that read series which no selector in the expression names."""
 
@@ -83,6 +85,7 @@ class Prometheus:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
+        gateway_labels: Mapping[str, str] | None = None,
         bearer_token_file: str | None = None,
         ca_file: str | None = None,
         timeout_seconds: float = 5.0,
@@ -94,6 +97,9 @@ class Prometheus:
         self._url = url.rstrip("/")
         self._host = address.hostname
         self._timeout = timeout_seconds
+        self._gateway = tuple(
+            Matcher(label=label, value=value) for label, value in (gateway_labels or {}).items()
+        )
         self._session = _session(headers or {}, bearer_token_file, ca_file)
         self._session.hooks["response"].append(self._checked)
         # The next pass is the retry. Without read=False a time-out looks like a refused connection.
@@ -118,7 +124,8 @@ class Prometheus:
 
     async def read(self, query: Query, grid: Grid, now: float) -> Reading:
         """The windows of the grid since its watermark, as of `now` (Unix seconds)."""
-        return await self._in_thread(lambda: self._read(query, grid, now))
+        asked = self._of_gateway(query)
+        return await self._in_thread(lambda: self._read(asked, grid, now))
 
     async def histogram(self, query: Query, start: float, end: float) -> Histogram:
         """What stable's histogram grew by from `start` to `end` (at most 15 minutes before)."""
@@ -127,7 +134,8 @@ class Prometheus:
         since = start - windows.LOOKBACK_SECONDS
         if end <= start:
             return Histogram(bounds=(), cumulative=())
-        return await self._in_thread(lambda: self._histogram(query, since, start, end))
+        asked = self._of_gateway(query)
+        return await self._in_thread(lambda: self._histogram(asked, since, start, end))
 
     async def value(self, expression: str, namespace: str, now: float) -> float | None:
         """The one number that a PromQL expression gives within a namespace; None for no series."""
@@ -139,6 +147,14 @@ class Prometheus:
     ) -> frozenset[str]:
         """The values of a label that a selector's series had in a span; empty for those without."""
         return await self._in_thread(lambda: self._values(selector, label, start, end))
+
+    def _of_gateway(self, query: Query) -> Query:
+        """The clusters of a route are the gateway's to tell of, and no pod's that says it is one."""
+        stable, candidate = (
+            (*each, *self._gateway) if any(m.label == GATEWAY_CLUSTER for m in each) else each
+            for each in (query.stable, query.candidate)
+        )
+        return replace(query, stable=stable, candidate=candidate)
 
     async def _in_thread(
         self, ask: Callable[[], Result], threads: ThreadPoolExecutor | None = None

@@ -61,6 +61,7 @@ async def _operate(chosen: Settings) -> None:
                 each.url,
                 timeout_seconds=each.timeout_seconds,
                 headers=each.headers,
+                gateway_labels=each.gateway_labels,
                 bearer_token_file=each.bearer_token_file,
                 ca_file=each.ca_file,
             )
