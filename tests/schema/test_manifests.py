@@ -1,4 +1,4 @@
-"""Every whole manifest in the examples and on the pages is one that a real API server takes."""
+"""What the examples and the pages show of manifests, whole or in part, is what a real API server takes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from modelrollout.api.v1alpha1 import API_VERSION, KIND
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^( *)```ya?ml\n(.*?)^\1```", flags=re.DOTALL | re.MULTILINE)
@@ -36,6 +38,49 @@ def manifests():
 
 def is_whole(document):
     return isinstance(document, dict) and {"apiVersion", "kind"} <= document.keys()
+
+
+SMALLEST = {
+    "candidate": {"deployment": "ranker-v2"},
+    "stable": {"deployment": "ranker-v1"},
+    "port": 8080,
+    "traffic": {"gatewayAPI": {"route": "ranker"}},
+    "analysis": {"guardrails": [{"name": "count", "preset": "mlserver/errors"}]},
+}
+SHADOW = {
+    "intent": "Change",
+    "idempotent": True,
+    "paths": ["/v2/models"],
+    "outputs": [{"name": "label", "path": "$.label", "exact": {}}],
+}
+
+
+def parts():
+    """Each part of a ModelRollout's spec, in a spec that is whole."""
+    for page in PAGES:
+        for index, code in enumerate(blocks(page)):
+            for document in yaml.safe_load_all(code):
+                spec = completed(document)
+                if spec is not None:
+                    yield f"{page.relative_to(ROOT)}, part {index}", spec
+
+
+def completed(part):
+    """A spec with this part in it; None where it is a part of something else."""
+    if isinstance(part, list) and all(isinstance(each, dict) and "name" in each for each in part):
+        part = {"guardrails": part}
+    if not isinstance(part, dict) or is_whole(part):
+        return None
+    part = part.get("spec", part)
+    if "guardrails" in part:
+        part = {"analysis": {"guardrails": part["guardrails"]}}
+    if not part.keys() <= SMALLEST.keys() | {"strategy", "shadow", "scaling"}:
+        return None
+    spec = SMALLEST | part
+    spec["traffic"] = SMALLEST["traffic"] | spec["traffic"]
+    if any("mirror" in step for step in spec.get("strategy", {}).get("steps", [])):
+        spec.setdefault("shadow", SHADOW)
+    return spec
 
 
 WHOLE = {
@@ -103,6 +148,38 @@ def test_the_api_server_takes_every_whole_manifest(server):
     ]
 
     assert tried(server, known) == []
+
+
+def test_the_api_server_takes_every_part_of_a_spec(server):
+    head = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "r"}}
+    specs = dict(parts())
+
+    assert len(specs) > 8
+    assert tried(server, [head | {"spec": spec} for spec in specs.values()]) == []
+
+
+def test_the_chart_takes_the_values_that_the_pages_show(helm):
+    values = yaml.safe_load((ROOT / "charts" / "modelrollout" / "values.yaml").read_text())
+    shown = [
+        document
+        for page in PAGES
+        for code in blocks(page)
+        for document in yaml.safe_load_all(code)
+        if isinstance(document, dict) and document.keys() & {"webhooks", "providers"}
+    ]
+
+    assert len(shown) > 1
+    for document in shown:
+        assert document.keys() <= values.keys()
+        done = helm(
+            "template",
+            str(ROOT / "charts" / "modelrollout"),
+            "--values=-",
+            stdin=json.dumps(
+                {"providers": {"default": {"url": "http://prometheus:9090"}}} | document
+            ),
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_manifest_with_a_wrong_field_would_be_seen(server):
