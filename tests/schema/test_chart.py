@@ -513,10 +513,14 @@ def test_a_network_policy_says_who_and_where_to(render):
     monitoring = {"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}
     dns = {"ports": [{"port": 53, "protocol": "UDP"}]}
     given = {"enabled": True, "from": [monitoring], "egress": [dns]}
-    policy = the(render({"networkPolicy": given}), "NetworkPolicy")["spec"]
+    objects = render({"networkPolicy": given})
+    policy = the(objects, "NetworkPolicy")["spec"]
+    who, test = policy["ingress"][0]["from"]
+    labels = the(objects, "Pod")["metadata"]["labels"].items()
 
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert policy["ingress"][0]["from"] == [monitoring]
+    assert who == monitoring
+    assert test["podSelector"]["matchLabels"].items() <= labels
     assert policy["egress"] == [dns]
 
 

@@ -38,6 +38,11 @@ app.kubernetes.io/name: {{ include "modelrollout.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- define "modelrollout.testLabels" -}}
+app.kubernetes.io/name: {{ include "modelrollout.name" . }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{- define "modelrollout.labels" -}}
 {{ include "modelrollout.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
