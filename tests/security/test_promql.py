@@ -17,8 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import a_workload
 from contract.conftest import Server
 from modelrollout.adapters.prometheus import Prometheus
+from modelrollout.api import v1alpha1 as api
+from modelrollout.core.evidence import Matcher
+from modelrollout.core.measures import measures_of
 from modelrollout.errors import MetricsUnavailable
 from prometheus_binary import prometheus_binary
 
@@ -160,6 +164,38 @@ def test_an_expression_that_reaches_further_is_refused(asked, expression):
 )
 def test_an_expression_within_the_namespace_gives_its_number(asked, expression, value):
     assert asked(expression) == [value, value]
+
+
+def matchers(label: str) -> list[dict[str, str]]:
+    return [{"label": label, "operator": "=~", "value": ".*"}]
+
+
+@pytest.mark.parametrize("version_label", [None, "namespace", "version"])
+@pytest.mark.parametrize("label", ["namespace", "pod", "code"])
+@pytest.mark.parametrize(
+    "kind",
+    ["proportion", "rate", "distribution", "mean", "mlserver/errors", "comparator/errors"],
+)
+def test_each_query_is_limited_to_the_namespace(kind, label, version_label):
+    """What a comparison asks for, whatever its author asks for."""
+    one = {"metric": "vault", "matchers": matchers(label)}
+    sources = {
+        "proportion": {"events": one, "total": one},
+        "rate": {"events": one},
+        "distribution": {"histogram": one},
+        "mean": {"sum": one, "count": one},
+    }
+    given = {kind: sources[kind]} if kind in sources else {"preset": kind}
+    if version_label and not kind.startswith("comparator"):
+        given["versionLabel"] = version_label
+    guardrail = api.Guardrail.model_validate({"name": "one", **given})
+    analysis = api.Analysis.model_construct(guardrails=(guardrail,))
+    stable, candidate = a_workload("ranker-v1"), a_workload("ranker-v2")
+
+    (measure,) = measures_of(analysis, "shop", "ranker", stable, candidate, None)
+
+    for version in (measure.query.stable, measure.query.candidate):
+        assert Matcher(label="namespace", value="shop") in version
 
 
 OWN = st.sampled_from(
