@@ -23,7 +23,7 @@ from modelrollout.core.evidence import (
     Where,
     Window,
 )
-from modelrollout.core.measures import coverage_query, measures_of, users_query
+from modelrollout.core.measures import coverage_query, measures_of, users_query, warmup_query
 from modelrollout.core.observation import Level, Observation, Rollout
 from modelrollout.errors import MetricsUnavailable
 from modelrollout.world import MetricSource, World
@@ -78,7 +78,8 @@ async def with_metrics(
     answers = await _ask(question, asked, source, seen.now, limits)
     levels = {name: each for name, each in answers.levels.items() if name != COVERAGE}
     if not asked:
-        return replace(seen, levels=levels)
+        counted = await _warmup(measures, question, source, seen.now)
+        return replace(seen, levels=levels, warmup=counted)
     users = await _users(rollout, seen, question, source)
     covered = answers.levels.get(COVERAGE)
     return replace(
@@ -127,7 +128,7 @@ def _comparable(
     the ones that it had.
     """
     weight = question.known.weight.wanted
-    if now < question.start:
+    if now < question.start or question.known.warmup is not None:
         # The candidate warms up: what it does now is no evidence.
         return ()
     if question.known.mirror:
@@ -225,11 +226,31 @@ async def _users(
     assert seen.candidate is not None
     query = users_query(spec.traffic.sticky.users, rollout.namespace, seen.stable, seen.candidate)
     until = known.split.until_time if known.split else None
-    watermark = max(question.start, facts.as_seconds(until) if until else question.start)
-    grid = Grid(start=question.start, width=question.width, watermark=watermark)
+    return await _counted(query, until, question, source, seen.now)
+
+
+async def _warmup(
+    measures: Sequence[Measure], question: _Question, source: MetricSource, now: float
+) -> Reading | None:
+    """What the versions answered since it was counted last, while the candidate warms up."""
+    known = question.known
+    query = warmup_query(measures, is_mirror=bool(known.mirror))
+    if known.warmup is None or query is None or now < question.start:
+        return None
+    return await _counted(query, known.warmup.until_time, question, source, now)
+
+
+async def _counted(
+    query: Query, until: str | None, question: _Question, source: MetricSource, now: float
+) -> Reading:
+    """The windows of a step that nothing is bet on, since the last that were counted."""
+    start = question.start
+    # A clock that was moved back must not make it wait.
+    watermark = start if until is None else min(max(start, facts.as_seconds(until)), now)
+    grid = Grid(start=start, width=question.width, watermark=watermark)
     try:
         async with asyncio.timeout(METRICS_SECONDS):
-            return await source.read(query, grid, seen.now)
+            return await source.read(query, grid, now)
     except (MetricsUnavailable, TimeoutError) as error:
         return Reading(watermark=watermark, blind=str(error) or LATE)
 

@@ -204,6 +204,7 @@ MORE = [
     ),
     Bad("an unknown end", 'Unsupported value: "Report"', strategy(onPass="Report")),
     Bad("an unknown way back", 'Unsupported value: "Never"', strategy(revert="Never")),
+    Bad("a warm-up of nothing", "warmupRequests in body should", strategy(warmupRequests=0)),
     Bad("a negative warm-up", "warmupSeconds in body should be", strategy(warmupSeconds=-1)),
     Bad("checks of no time", "checkSeconds in body should be", strategy(checkSeconds=0)),
     Bad("mirror 0", "steps[0].mirror in body should be greater", shadowed({"mirror": 0})),
@@ -936,6 +937,7 @@ EVERYTHING: Manifest = {
         "checks": EVERY_CHECK,
         "checkSeconds": 1,
         "warmupSeconds": 0,
+        "warmupRequests": 500,
         "onPass": "Hold",
         "revert": "Steps",
         "bake": {"seconds": 0},
@@ -1228,6 +1230,7 @@ STATUS: Manifest = {
         {"name": "accepts", "passed": False, "message": "Job it is running", "job": "it-1a2b"}
     ],
     "checkSinceTime": TIME,
+    "warmup": {"requests": 120, "untilTime": TIME, "message": "no series"},
     "verdict": "Inconclusive",
     "requests": 2412,
     "noDataSinceTime": TIME,

@@ -185,6 +185,17 @@ class CheckStatus(PlainModel):
     """message says what was wrong with the answer. It never quotes the answer's body."""
 
 
+class WarmupStatus(PlainModel):
+    """Requests that the candidate answers before they are evidence."""
+
+    requests: Annotated[int, Field(ge=0)] = 0
+    """requests that it has answered, of strategy.warmupRequests."""
+    until_time: Time
+    """untilTime is the end of the last window that was counted."""
+    message: Sentence | None = None
+    """message says why they could not be counted last."""
+
+
 class IdleStatus(PlainModel):
     """A version that gets no requests any more and is being scaled down."""
 
@@ -382,6 +393,8 @@ class ModelRolloutStatus(PlainModel):
     """checks that the candidate must pass before the first step."""
     check_since_time: Time | None = None
     """checkSinceTime is since when checks have been tried."""
+    warmup: WarmupStatus | None = None
+    """warmup is there while the candidate's first requests are counted, before any is evidence."""
     verdict: Verdict | None = None
     """verdict over all required guardrails in this step."""
     requests: Annotated[int, Field(ge=0)] | None = None

@@ -285,6 +285,8 @@ class Strategy(ApiModel):
     """checkSeconds is how long failing checks are repeated."""
     warmup_seconds: Annotated[int, Field(ge=0, le=DAY_SECONDS)] = 0
     """warmupSeconds is the time after the first mirror or weight took effect that is no evidence, for either version: caches fill, code is compiled."""
+    warmup_requests: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """warmupRequests is how many requests the candidate answers first, after warmupSeconds, that are no evidence, for either version. They are counted by the first proportion or mean among the guardrails; at 100 %, or without one, there is no such warm-up."""
     on_pass: OnPass | None = None
     """onPass says what follows when every gate was met: Promote (weight 100), or Hold (wait for a human's approval first; the default of a Shadow)."""
     revert: Revert = Revert.IMMEDIATE

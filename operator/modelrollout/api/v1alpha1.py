@@ -76,6 +76,7 @@ from modelrollout.api.status import (
     SplitUnit,
     Verdict,
     VersionStatus,
+    WarmupStatus,
     WeightStatus,
 )
 from modelrollout.api.strategy import (
@@ -180,6 +181,7 @@ __all__ = [
     "Verdict",
     "Version",
     "VersionStatus",
+    "WarmupStatus",
     "WeightStatus",
     "sentence_of",
     "service_of",

@@ -33,6 +33,7 @@ from modelrollout.core.analysis import Judgement
 from modelrollout.core.doubts import doubts
 from modelrollout.core.evidence import Measure
 from modelrollout.core.forecast import Pods
+from modelrollout.core.measures import can_count
 from modelrollout.core.observation import CheckResult, Observation, Rollout, Workload
 from modelrollout.core.plan import Note, Plan, Severity, Traffic, traffic_of
 from modelrollout.core.status import Outcome
@@ -390,7 +391,7 @@ def _trial(here: _Pass) -> Plan:
     """The wanted version is on trial: judge, then the guards, worst news first."""
     candidate = here.seen.candidate
     assert candidate is not None
-    here, judgement = _judged(_on_time(here))
+    here, judgement = _judged(_warmed_up(_on_time(here)))
     if judgement is not None and judgement.verdict is Verdict.FAIL:
         said = judgement.says(*judgement.culprits)
         return _roll_back(here, Reason.GUARDRAIL_BREACHED, said, judgement)
@@ -418,6 +419,23 @@ def _on_time(here: _Pass) -> _Pass:
         return here
     begun = facts.started(here.facts, step, here.now)
     return here.with_facts(begun.model_copy(update={"no_data_since_time": None}))
+
+
+def _warmed_up(here: _Pass) -> _Pass:
+    """With what the candidate has answered; when that is enough, its step begins now."""
+    known, read, step = here.facts.warmup, here.seen.warmup, here.step
+    if known is None or read is None or step is None:
+        return here
+    requests = known.requests + round(sum(each.candidate.n for each in read.windows))
+    if requests >= (here.spec.strategy.warmup_requests or 0):
+        begun = facts.started(here.facts, step, here.now)
+        return here.with_facts(begun.model_copy(update={"warmup": None}))
+    counted = api.WarmupStatus(
+        requests=requests,
+        until_time=facts.as_time(read.watermark),
+        message=read.blind[:1024] or None,
+    )
+    return here.with_facts(here.facts.model_copy(update={"warmup": counted}))
 
 
 def _held(here: _Pass, candidate: Workload, judgement: Judgement | None) -> Plan | None:
@@ -800,8 +818,13 @@ def _enter(here: _Pass) -> Plan:
             here.seen.route.message or f"waits until the gateway has accepted {step.share_text}"
         )
         return _hold(here, Reason.WAITING_FOR_ROUTE, waiting, None)
-    warmup = here.spec.strategy.warmup_seconds if _is_first_share(here) else 0
-    here = here.with_facts(facts.started(here.facts, step, here.now + warmup))
+    strategy, is_first = here.spec.strategy, _is_first_share(here)
+    start = here.now + (strategy.warmup_seconds if is_first else 0)
+    here = here.with_facts(facts.started(here.facts, step, start))
+    is_counted = is_first and strategy.warmup_requests is not None and step.is_judged
+    if is_counted and can_count(here.spec.analysis, is_mirror=step.mirror > 0):
+        warmup = api.WarmupStatus(until_time=facts.as_time(start))
+        here = here.with_facts(here.facts.model_copy(update={"warmup": warmup}))
     if step.kind is StepKind.APPROVAL:
         return _hold(here, Reason.AWAITING_APPROVAL, _approval_message(here, step), None)
     return _hold(here, Reason.ANALYSING, f"{step.share_text} is in force", None)
@@ -863,6 +886,9 @@ def _climb(here: _Pass, judgement: Judgement | None) -> Plan:
     if step.kind is StepKind.APPROVAL:
         said = _approval_message(here, step)
         return _hold(here, Reason.AWAITING_APPROVAL, said, judgement)
+    if here.facts.warmup is not None:
+        # That limits hold, which is all that is looked at, proves nothing.
+        return _wait_for_evidence(here, step, judgement)
     if age < step.min_seconds:
         said = f"{step.kind} at {step.share_text} for {step.min_seconds - age:.0f} s more"
         is_bake = step.kind is StepKind.BAKE
@@ -873,6 +899,12 @@ def _climb(here: _Pass, judgement: Judgement | None) -> Plan:
     if here.next_index < len(here.steps):
         return _step_to(here, here.next_index, judgement)
     return _promote(here, judgement)
+
+
+def _warmup_text(here: _Pass, warmup: api.WarmupStatus) -> str:
+    wanted = here.spec.strategy.warmup_requests or 0
+    why = f"; {warmup.message}" if warmup.message else ""
+    return f"warms up: {warmup.requests:,} of {wanted:,} requests of the candidate{why}"
 
 
 def _gate_is_met(step: Step, judgement: Judgement | None) -> bool:
@@ -891,7 +923,9 @@ def _has_too_few_requests(step: Step, judgement: Judgement) -> bool:
 def _wait_for_evidence(here: _Pass, step: Step, judgement: Judgement | None) -> Plan:
     """Not enough evidence: wait, until the deadline makes it a decision."""
     deadline = here.facts.step_deadline_time
-    if judgement is None:
+    if here.facts.warmup is not None:
+        said = _warmup_text(here, here.facts.warmup)
+    elif judgement is None:
         said = "waits for the first window of evidence"
     elif _has_too_few_requests(step, judgement):
         said = f"{judgement.requests:,} of {step.min_requests:,} requests; {judgement.says()}"

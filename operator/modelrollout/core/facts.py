@@ -27,6 +27,7 @@ NO_STEP = {
     "weight": WeightStatus(),
     "mirror": None,
     "coverage": None,
+    "warmup": None,
     "verdict": None,
     "requests": None,
     "no_data_since_time": None,
@@ -126,6 +127,7 @@ def at_step(facts: ModelRolloutStatus, index: int, step: Step) -> ModelRolloutSt
             "weight": WeightStatus(wanted=step.weight, accepted=accepted),
             "mirror": step.mirror or None,
             "coverage": None,
+            "warmup": None,
             "requests": 0,
             "split": was if is_same else traffic_split.at_new_step(was, facts.weight.wanted),
         }

@@ -88,6 +88,24 @@ def coverage_query(namespace: str, rollout: str, seconds: float) -> str:
     return f"{pairs} / ({received} - {skipped})"
 
 
+def warmup_query(measures: Sequence[Measure], *, is_mirror: bool) -> Query | None:
+    """How many requests each version answered; None where no guardrail counts them in this step."""
+    silent = Where.ROUTE if is_mirror else Where.COMPARATOR
+    for each in measures:
+        total = each.query.total
+        if total is not None and each.where is not silent and not each.delay_seconds:
+            return replace(
+                each.query, name="warmup", kind=Kind.PROPORTION, events=total, slice_label=""
+            )
+    return None
+
+
+def can_count(analysis: api.Analysis, *, is_mirror: bool) -> bool:
+    """Whether a guardrail counts requests in a mirror step, or in one at a weight."""
+    measures = [_measure(each) for each in analysis.guardrails if each.limit is None]
+    return warmup_query(measures, is_mirror=is_mirror) is not None
+
+
 def users_query(
     given: api.UserCounter, namespace: str, stable: Workload, candidate: Workload
 ) -> Query:

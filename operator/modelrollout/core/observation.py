@@ -193,6 +193,8 @@ class Observation:
 
     In a step only some of them are asked of the metrics: `readings` or `pasts` have those.
     """
+    warmup: Reading | None = None
+    """What the candidate answered since its first requests were counted last; None if they are not."""
     users: Reading | None = None
     """How users were shared out since they were counted last; None where nobody counts them."""
     readings: Mapping[str, Reading] = field(default_factory=dict)
