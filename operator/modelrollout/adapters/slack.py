@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelrollout.api import fields
 from modelrollout.core.audit import Json, Record
 
 LONGEST_TEXT = 3900
@@ -128,7 +129,7 @@ def _evidence(body: Mapping[str, Any], why: str) -> Iterator[str]:
 
 def _plain(text: str, length: int) -> str:
     """One line in which nothing is a mention, a link or an entity of Slack's."""
-    line = " ".join(text.split())
+    line = " ".join(fields.shown(text).split())
     if len(line) > length:
         line = line[: length - 1] + "…"
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
