@@ -23,7 +23,13 @@ from modelrollout.core.evidence import (
     Where,
     Window,
 )
-from modelrollout.core.measures import coverage_query, measures_of, users_query, warmup_query
+from modelrollout.core.measures import (
+    cohort_query,
+    coverage_query,
+    measures_of,
+    users_query,
+    warmup_query,
+)
 from modelrollout.core.observation import Level, Observation, Rollout
 from modelrollout.errors import MetricsUnavailable
 from modelrollout.world import MetricSource, World
@@ -81,6 +87,7 @@ async def with_metrics(
         counted = await _warmup(measures, question, source, seen.now)
         return replace(seen, levels=levels, warmup=counted)
     users = await _users(rollout, seen, question, source)
+    cohort = await _cohort(rollout, split, question, source, seen.now)
     covered = answers.levels.get(COVERAGE)
     return replace(
         seen,
@@ -88,6 +95,7 @@ async def with_metrics(
         coverage=covered.value if covered and _is_share(covered.value) else None,
         measures=tuple(each if each in asked else replace(each, is_idle=True) for each in measures),
         users=users,
+        cohort=cohort,
         readings=answers.readings,
         pasts=answers.pasts,
     )
@@ -227,6 +235,23 @@ async def _users(
     query = users_query(spec.traffic.sticky.users, rollout.namespace, seen.stable, seen.candidate)
     until = known.split.until_time if known.split else None
     return await _counted(query, until, question, source, seen.now)
+
+
+async def _cohort(
+    rollout: Rollout,
+    split: Split | None,
+    question: _Question,
+    source: MetricSource,
+    now: float,
+) -> Reading | None:
+    """What the cohort got, which is compared with nothing."""
+    assert rollout.spec is not None
+    query = cohort_query(rollout.spec.analysis, split)
+    if query is None or not 0 < question.known.weight.wanted < api.FULL_WEIGHT:
+        return None
+    known = question.known.cohort
+    until = known.until_time if known else None
+    return await _counted(query, until, question, source, now)
 
 
 async def _warmup(

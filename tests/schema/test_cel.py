@@ -1230,6 +1230,7 @@ STATUS: Manifest = {
         {"name": "accepts", "passed": False, "message": "Job it is running", "job": "it-1a2b"}
     ],
     "checkSinceTime": TIME,
+    "cohort": {"requests": 310, "errors": 2, "untilTime": TIME, "message": "no series"},
     "warmup": {"requests": 120, "untilTime": TIME, "message": "no series"},
     "verdict": "Inconclusive",
     "requests": 2412,

@@ -185,6 +185,19 @@ class CheckStatus(PlainModel):
     """message says what was wrong with the answer. It never quotes the answer's body."""
 
 
+class CohortStatus(PlainModel):
+    """What the members of traffic.cohort got from this candidate. They are compared with nobody."""
+
+    requests: Annotated[int, Field(ge=0)] = 0
+    """requests of theirs that were answered, over all weight steps."""
+    errors: Annotated[int, Field(ge=0)] = 0
+    """errors among them, as preset envoy/errors counts them."""
+    until_time: Time
+    """untilTime is the end of the last window that was counted."""
+    message: Sentence | None = None
+    """message says why they could not be counted last."""
+
+
 class WarmupStatus(PlainModel):
     """Requests that the candidate answers before they are evidence."""
 
@@ -415,6 +428,8 @@ class ModelRolloutStatus(PlainModel):
     """warnings say, before the first step, what these settings and this traffic cannot decide."""
     split: SplitStatus | None = None
     """split compares the shares of requests, or users, with the weights; absent where nothing counts them: no guardrail counts at the gateway, or users are sticky and traffic.sticky.users is not given."""
+    cohort: CohortStatus | None = None
+    """cohort is what the members of traffic.cohort got; absent unless a guardrail has preset envoy/errors, by whose metrics they are told apart."""
     history: Annotated[
         tuple[HistoryEntry, ...],
         atomic(20),

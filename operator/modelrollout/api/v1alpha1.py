@@ -56,6 +56,7 @@ from modelrollout.api.scaling import Scaling
 from modelrollout.api.shadow import Intent, Shadow
 from modelrollout.api.status import (
     CheckStatus,
+    CohortStatus,
     Condition,
     ConditionStatus,
     Counted,
@@ -123,6 +124,7 @@ __all__ = [
     "Check",
     "CheckStatus",
     "CohortMember",
+    "CohortStatus",
     "Condition",
     "ConditionStatus",
     "Counted",

@@ -511,6 +511,7 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
             "requests": judgement.requests,
             "coverage": None if seen.coverage is None else f"{seen.coverage:.3f}",
             "split": split,
+            "cohort": _cohort(here),
         }
     )
     if not judgement.blind and not _lacks_comparator(here):
@@ -529,6 +530,20 @@ def _split(here: _Pass, start: float) -> api.SplitStatus | None:
         return known
     until = facts.as_time(seen.users.watermark)
     return traffic_split.counted_users(known, seen.users, weight, counts_from, until, now)
+
+
+def _cohort(here: _Pass) -> api.CohortStatus | None:
+    """What its members got. It is told, and nothing else: they are not chosen by chance."""
+    known, read = here.facts.cohort, here.seen.cohort
+    if read is None:
+        return known
+    rows = [each.candidate for each in read.windows]
+    return api.CohortStatus(
+        requests=(known.requests if known else 0) + round(sum(each.n for each in rows)),
+        errors=(known.errors if known else 0) + round(sum(each.k[0] for each in rows)),
+        until_time=facts.as_time(read.watermark),
+        message=read.blind[:1024] or None,
+    )
 
 
 def _as_far_as_covered(here: _Pass, judgement: Judgement) -> Judgement:

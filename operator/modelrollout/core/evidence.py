@@ -80,6 +80,8 @@ class Split:
 
     stable: tuple[Matcher, ...]
     candidate: tuple[Matcher, ...]
+    cohort: tuple[Matcher, ...] = ()
+    """Of the cohort's requests, where they are told apart: in neither of the two."""
 
 
 class Where(StrEnum):

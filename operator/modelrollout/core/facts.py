@@ -110,6 +110,7 @@ def on_trial(
             "checkpoint": (),
             "warnings": (),
             "split": None,
+            "cohort": None,
         }
     )
 

@@ -88,6 +88,17 @@ def coverage_query(namespace: str, rollout: str, seconds: float) -> str:
     return f"{pairs} / ({received} - {skipped})"
 
 
+def cohort_query(analysis: api.Analysis, split: Split | None) -> Query | None:
+    """The cohort's requests and errors; None unless a guardrail counts those of others at the gateway."""
+    if split is None or not split.cohort:
+        return None
+    for each in analysis.guardrails:
+        if each.preset is api.Preset.ENVOY_ERRORS:
+            query = _measure(each).query
+            return replace(query, name="cohort", stable=split.cohort, candidate=split.cohort)
+    return None
+
+
 def warmup_query(measures: Sequence[Measure], *, is_mirror: bool) -> Query | None:
     """How many requests each version answered; None where no guardrail counts them in this step."""
     silent = Where.ROUTE if is_mirror else Where.COMPARATOR

@@ -195,6 +195,8 @@ class Observation:
     """
     warmup: Reading | None = None
     """What the candidate answered since its first requests were counted last; None if they are not."""
+    cohort: Reading | None = None
+    """What the cohort got since it was counted last, as the candidate's; None if it is not counted."""
     users: Reading | None = None
     """How users were shared out since they were counted last; None where nobody counts them."""
     readings: Mapping[str, Reading] = field(default_factory=dict)

@@ -365,7 +365,7 @@ def split_of(route: Object, aim: Aim) -> Split | None:
     How Envoy Gateway names the clusters of the two versions' randomised requests.
 
     None without stable's. With buckets the candidate's is that of the sticky rule; the cohort's
-    requests are in neither. A candidate that is not on the route yet has a name that no cluster
+    requests are in neither, but apart. A candidate that is not on the route yet has a name that no cluster
     has.
     """
     index = rule_index(route, aim.rule, aim.rollout)
@@ -374,14 +374,27 @@ def split_of(route: Object, aim: Aim) -> Split | None:
     if cluster is None:
         return None
     if candidate is not None and aim.traffic.sticky is not None:
-        index = _sticky_index(route, aim.rollout)
+        index = _own_index(route, own_rules.sticky_rule(aim.rollout))
     other = _cluster(route, index, candidate.service) if candidate is not None else None
-    return Split(stable=_matchers(cluster), candidate=_matchers(other or _no_cluster(route)))
+    return Split(
+        stable=_matchers(cluster),
+        candidate=_matchers(other or _no_cluster(route)),
+        cohort=_of_cohort(route, aim),
+    )
 
 
-def _sticky_index(route: Object, rollout: str) -> int:
+def _of_cohort(route: Object, aim: Aim) -> tuple[Matcher, ...]:
+    """The cohort's rule has a cluster of its own; none without a cohort, or before its rule is there."""
+    if aim.traffic.candidate is None or not aim.traffic.cohort:
+        return ()
+    index = _own_index(route, own_rules.cohort_rule(aim.rollout))
+    cluster = _cluster(route, index, aim.traffic.candidate.service)
+    return _matchers(cluster) if cluster else ()
+
+
+def _own_index(route: Object, name: str) -> int:
+    """The place of a rule of ours; one behind all others if it is not there."""
     names = [each.get("name") for each in route["spec"]["rules"]]
-    name = own_rules.sticky_rule(rollout)
     return names.index(name) if name in names else len(names)
 
 
