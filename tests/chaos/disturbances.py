@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chaos import metrics
 from chaos.faults import INTERNAL, TIMED_OUT, TIMEOUT_SECONDS, TOO_MANY
 from chaos.operators import Call, Fault
-from chaos.run import Run, a_route
+from chaos.run import Happening, Run, a_route
 from chaos.stories import Story
 from modelrollout.adapters.cluster import (
     DEPLOYMENTS,
@@ -21,7 +21,6 @@ from modelrollout.adapters.cluster import (
 )
 from modelrollout.errors import NotFound
 
-Act = Callable[[Run], Awaitable[None]]
 ROLLED_BACK = frozenset({"RolledBack"})
 ANY = frozenset({"Promoted", "RolledBack", "Paused", "Stalled", "Progressing"})
 
@@ -32,7 +31,7 @@ class Disturbance:
 
     name: str
     group: str
-    act: Act
+    act: Happening
     endings: frozenset[str] | None = None
     """What a good candidate may come to; None for what the story says."""
     fault_of: Callable[[Run], Fault] | None = None
@@ -63,7 +62,7 @@ async def _begun(run: Run) -> None:
 def _failing(choose: Callable[[random.Random], Exception | None]) -> Callable[[Run], Fault]:
     """Every call may fail, before or after it was carried out."""
 
-    def of(run: Run) -> Fault:
+    def of(_run: Run) -> Fault:
         draw = random.Random(11)
 
         async def fault(_call: Call, do: Callable[[], Object]) -> Object:
@@ -133,7 +132,7 @@ async def _killed_again_and_again(run: Run) -> None:
 # --- Prometheus ---------------------------------------------------------------------------
 
 
-def _distorted(distortion: metrics.Distortion) -> Act:
+def _distorted(distortion: metrics.Distortion) -> Happening:
     async def act(run: Run) -> None:
         run.prometheus.distortion = distortion
 
@@ -159,7 +158,7 @@ async def _slow(run: Run) -> None:
     run.prometheus.delay_seconds = metrics.ANSWER_SECONDS
 
 
-def _behind(seconds: float) -> Act:
+def _behind(seconds: float) -> Happening:
     async def act(run: Run) -> None:
         await _begun(run)
         run.prometheus.behind_seconds = seconds
@@ -178,7 +177,7 @@ async def _scrapes_stop(run: Run) -> None:
     run.plane.is_scraping = True
 
 
-def _clock_moves(seconds: float) -> Act:
+def _clock_moves(seconds: float) -> Happening:
     async def act(run: Run) -> None:
         await _begun(run)
         run.skew = seconds
@@ -240,6 +239,7 @@ async def _route_deleted(run: Run) -> None:
 
 async def _pods_die(run: Run) -> None:
     await _begun(run)
+    run.observer.news = run.clock()
     run.observer.may_lose = True
     run.plane.sick.add(run.observer.candidate)
     run.plane.follow()
@@ -259,12 +259,14 @@ async def _pods_restart(run: Run) -> None:
 
 async def _candidate_deleted(run: Run) -> None:
     await _begun(run)
+    run.observer.news = run.clock()
     run.observer.may_lose = True
     run.server.delete(DEPLOYMENTS, "shop", run.observer.candidate)
 
 
 async def _service_deleted(run: Run) -> None:
     await _begun(run)
+    run.observer.news = run.clock()
     run.observer.may_lose = True
     run.server.delete(SERVICES, "shop", run.observer.candidate)
 
@@ -307,6 +309,7 @@ async def _two_scale(run: Run) -> None:
 
 async def _scaled_to_nothing(run: Run) -> None:
     await _begun(run)
+    run.observer.news = run.clock()
     run.observer.may_lose = True
     run.server.change(DEPLOYMENTS, "shop", run.observer.candidate, replicas=0)
 
@@ -367,9 +370,7 @@ DISTURBANCES = {
     each.name: each
     for each in (
         Disturbance(name="nothing", group="", act=_nothing),
-        Disturbance(
-            name="killed 25 times in a row", group="operator", act=_killed_again_and_again
-        ),
+        Disturbance(name="killed 25 times in a row", group="operator", act=_killed_again_and_again),
         Disturbance(name="two operators all the time", group="operator", act=_two_operators),
         Disturbance(
             name="two operators, one reads what was 3 s ago",
@@ -377,9 +378,7 @@ DISTURBANCES = {
             act=_one_reads_what_was,
         ),
         Disturbance(name="all watches cut", group="API server", act=_no_watch),
-        Disturbance(
-            name="no answer for 30 s", group="API server", act=_is_away, fault_of=_away
-        ),
+        Disturbance(name="no answer for 30 s", group="API server", act=_is_away, fault_of=_away),
         Disturbance(
             name="1 of 50 calls gets 429",
             group="API server",
@@ -418,7 +417,10 @@ DISTURBANCES = {
             endings=ANY,
         ),
         Disturbance(
-            name="half of the series", group="Prometheus", act=_distorted(metrics.halved), endings=ANY
+            name="half of the series",
+            group="Prometheus",
+            act=_distorted(metrics.halved),
+            endings=ANY,
         ),
         Disturbance(
             name="counters that go backwards",

@@ -43,7 +43,7 @@ class Prometheus:
         if until <= since:
             return Reading(watermark=grid.watermark)
         stable, candidate = (
-            self._found(query, matchers, grid, since, until)
+            self._found(matchers, grid, since, until)
             for matchers in (query.stable, query.candidate)
         )
         samples = windows.Samples(
@@ -66,7 +66,7 @@ class Prometheus:
         self._plane.advance()
 
     def _found(
-        self, query: Query, matchers: Sequence[Matcher], grid: Grid, since: float, until: float
+        self, matchers: Sequence[Matcher], grid: Grid, since: float, until: float
     ) -> windows.Found:
         pods = self._pods(matchers)
         total = self._between(pods, ("200", "500"), since, until)

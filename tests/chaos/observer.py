@@ -49,8 +49,10 @@ class Observer:
         """When the candidate's share last rose, Unix seconds."""
         self._unanswered: float | None = None
         """Since when users are sent to a candidate that has no ready pod."""
-        self.last_exposure = BEGAN
+        self.last_exposure: float | None = None
         """When a user could last reach the candidate."""
+        self.news: float | None = None
+        """When it was first known that the candidate is bad, Unix seconds."""
         self._foreign: Any = None
         plane.told.append(self._shared_out)
         server.listeners.append(self._written)
@@ -68,6 +70,17 @@ class Observer:
             return {}
         return found
 
+    def seconds_to_safety(self) -> float | None:
+        """From the news until no user could reach the candidate."""
+        news = [time for time, text in self.commands if text == "abort"]
+        if not self._story.is_good and self.first_exposure is not None:
+            news.append(self.first_exposure)
+        if self.news is not None:
+            news.append(self.news)
+        if not news or self.last_exposure is None:
+            return None
+        return max(0.0, self.last_exposure - min(news))
+
     # --- the data plane -------------------------------------------------------------------
 
     def _shared_out(self) -> None:
@@ -75,7 +88,7 @@ class Observer:
         if self._is_stable(self.candidate):
             self._share = share
             return
-        if share > 0:
+        if share > 0 or self._share > 0:
             self.last_exposure = self._server.now()
             self.first_exposure = self.first_exposure or self.last_exposure
         self._endpoints_are_there()
@@ -254,5 +267,3 @@ def _foreign(route: Object) -> Object:
         rules.append({**rest, "filters": filters})
     meta = {key: route["metadata"].get(key) for key in ("labels", "annotations", "ownerReferences")}
     return {"metadata": meta, "spec": {**route["spec"], "rules": rules}}
-
-

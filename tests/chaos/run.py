@@ -12,9 +12,9 @@ from chaos.apiserver import ApiServer
 from chaos.clock import BEGAN, VirtualLoop
 from chaos.metrics import Prometheus
 from chaos.observer import Observer
-from chaos.operators import Fault, Operator, no_fault
+from chaos.operators import Call, Fault, Operator, no_fault
 from chaos.plane import Plane
-from chaos.stories import GOOD, Story
+from chaos.stories import GOOD, Act, Story
 from modelrollout.adapters.cluster import (
     DEPLOYMENTS,
     GATEWAYS,
@@ -31,7 +31,7 @@ QUIET_SECONDS = 12.0
 RESTART_SECONDS = 5.0
 BY = "ada"
 
-Disturbance = Callable[["Run"], Awaitable[None]]
+Happening = Callable[["Run"], Awaitable[None]]
 """What goes wrong, and when; it runs beside the rollout."""
 
 
@@ -45,23 +45,17 @@ class Outcome:
     violations: tuple[str, ...]
     left_behind: tuple[str, ...]
     lost_requests: float
-    last_exposure: float
-    """Seconds after the beginning at which a user could last reach the candidate."""
-    writes: int
+    seconds_to_safety: float | None
+    """From the news that the candidate is bad until no user reached it; None without such news."""
+    calls: tuple[Call, ...]
     """Of the first operator."""
-    calls: int
     history: tuple[str, ...]
-
-    def is_clean(self) -> bool:
-        return not self.violations and not self.left_behind
 
 
 class Run:
     """A world, and the coroutines in it."""
 
-    def __init__(
-        self, story: Story, fault_of: Callable[[Run], Fault] = lambda _: no_fault
-    ) -> None:
+    def __init__(self, story: Story, fault_of: Callable[[Run], Fault] = lambda _: no_fault) -> None:
         random.seed(7)  # the queue's jitter
         self.story = story
         self.loop = VirtualLoop()
@@ -91,18 +85,18 @@ class Run:
 
     # --- from beginning to end ------------------------------------------------------------
 
-    def go(self, disturbance: Disturbance | None = None) -> Outcome:
+    def go(self, happening: Happening | None = None) -> Outcome:
         try:
-            return self.loop.run_until_complete(self._go(disturbance))
+            return self.loop.run_until_complete(self._go(happening))
         finally:
             self.loop.close()
 
-    async def _go(self, disturbance: Disturbance | None) -> Outcome:
+    async def _go(self, happening: Happening | None) -> Outcome:
         self._furnish()
         first = self.start_operator(self._fault)
         beside = [asyncio.create_task(self._human())]
-        if disturbance is not None:
-            beside.append(asyncio.create_task(_as_coroutine(disturbance(self))))
+        if happening is not None:
+            beside.append(asyncio.create_task(_as_coroutine(happening(self))))
         ended = await self._until_quiet(beside)
         for each in beside:
             each.cancel()
@@ -117,9 +111,8 @@ class Run:
             violations=tuple(self.observer.violations),
             left_behind=tuple(self.observer.left_behind()),
             lost_requests=self.plane.lost_requests,
-            last_exposure=self.observer.last_exposure - BEGAN,
-            writes=first.connection.writes,
-            calls=len(first.connection.calls),
+            seconds_to_safety=self.observer.seconds_to_safety(),
+            calls=tuple(first.connection.calls),
             history=tuple(each["what"] for each in self.status.get("history", [])),
         )
 
@@ -185,8 +178,7 @@ class Run:
         """Does what the story says, and approves."""
         self._acts_left = len(self.story.acts)
         for act in self.story.acts:
-            while not (act.when(self.status) and self._is_unasked()):
-                await asyncio.sleep(0.3)
+            await self._time_of(act)
             if act.delete:
                 self.server.delete(ROLLOUTS, "shop", "ranker")
             else:
@@ -197,6 +189,10 @@ class Run:
             await asyncio.sleep(0.3)
             if self._awaits_approval() and self._is_unasked():
                 self.command("approve")
+
+    async def _time_of(self, act: Act) -> None:
+        while not (act.when(self.status) and self._is_unasked()):  # noqa: ASYNC110  # as a human
+            await asyncio.sleep(0.3)
 
     def _is_unasked(self) -> bool:
         try:
@@ -217,7 +213,9 @@ class Run:
             api.COMMAND_BY: BY,
         }
         self.observer.commands.append((self.clock(), text))
-        self.server.put(ROLLOUTS, {**live, "metadata": {**live["metadata"], "annotations": annotations}})
+        self.server.put(
+            ROLLOUTS, {**live, "metadata": {**live["metadata"], "annotations": annotations}}
+        )
 
     # --- what there is at first -----------------------------------------------------------
 
@@ -282,5 +280,3 @@ def a_route(name: str) -> Object:
 
 async def _as_coroutine(given: Awaitable[None]) -> None:
     await given
-
-

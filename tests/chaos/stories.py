@@ -155,7 +155,9 @@ STORIES = {
         ),
         Story(
             name="deleted shadow",
-            spec=_spec({"steps": [{"mirror": 50, "minSeconds": 300}, *LONG_STEP["steps"]]}, **SHADOW),
+            spec=_spec(
+                {"steps": [{"mirror": 50, "minSeconds": 300}, *LONG_STEP["steps"]]}, **SHADOW
+            ),
             ending="Deleted",
             acts=(Act(when=_at(0), delete=True),),
         ),

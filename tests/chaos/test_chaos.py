@@ -1,0 +1,65 @@
+"""A sample of the faults of `make chaos-full`, and the points that once broke a rule."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import pytest
+
+from chaos.campaign import Case, all_points, crashes, disturbed, stalled, undisturbed
+from chaos.disturbances import DISTURBANCES
+from chaos.stories import STORIES
+
+
+@pytest.fixture(autouse=True)
+def _no_log_of_failed_passes():
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def drawn(cases: list[Case], size: int) -> list[Case]:
+    return random.Random(7).sample(cases, size)
+
+
+def broken(cases: list[Case]) -> dict[str, list[str]]:
+    """What must not be, by case."""
+    found = {case.name: case.failures(case.run()) for case in cases}
+    return {name: failures for name, failures in found.items() if failures}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_rollout_that_nobody_disturbs_ends_as_it_should(name):
+    outcome = undisturbed(name)
+    assert outcome.ending == STORIES[name].ending
+    assert outcome.violations == ()
+    assert outcome.left_behind == ()
+
+
+@pytest.mark.parametrize("place", range(len(DISTURBANCES)), ids=list(DISTURBANCES))
+def test_no_disturbance_breaks_a_rule(place):
+    """Each with one rollout; `make chaos` has them all."""
+    disturbance = list(DISTURBANCES.values())[place]
+    stories = [each for each in STORIES.values() if disturbance.is_about(each)]
+    assert broken([disturbed(disturbance, stories[place % len(stories)])]) == {}
+
+
+@pytest.mark.parametrize("name", ["canary, bad", "deleted shadow"])
+def test_whenever_the_operator_dies_the_next_one_comes_to_the_same_end(name):
+    """The comparator's Deployment once said that all was there when its Service was not."""
+    cases = list(crashes(STORIES[name]))
+    told = undisturbed(name).history
+    assert broken(cases) == {}
+    assert {case.run().history for case in drawn(cases, 4)} == {told}
+
+
+def test_what_was_decided_long_ago_is_not_written_any_more():
+    """An operator that stood still once wrote its weights onto the route of a rollout that was gone."""
+    cases = [each for each in stalled(STORIES["deleted canary"]) if "httproutes" in each.where]
+    assert broken(drawn(cases, 24)) == {}
+
+
+@pytest.mark.parametrize("kind", ["crashes", "bad answers", "stalls"])
+def test_a_sample_of_all_points_breaks_no_rule(kind):
+    assert broken(drawn(all_points()[kind], 10)) == {}
