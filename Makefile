@@ -82,6 +82,12 @@ bench-decisions: setup ## Compare the engine with the rules that people use, in 
 cluster-build: ## Build what the local cluster is made of; cached by version.
 	e2e/cluster/cluster build
 
+chaos: setup ## Run rollouts of every strategy through every fault, and a sample of all points; writes docs/faults.md.
+	PYTHONPATH=tests $(PY)/python -m chaos
+
+chaos-full: setup ## The same with every write and every call of every rollout (hours).
+	PYTHONPATH=tests $(PY)/python -m chaos --full
+
 images: cluster-build ## Build the images of the operator and of the model servers.
 	e2e/images
 
@@ -98,4 +104,4 @@ cluster-status: ## Say how the cluster is.
 cluster-load-image: ## Load IMAGE=name:tag into the cluster.
 	e2e/cluster/cluster load-image $(IMAGE)
 
-.PHONY: help demo test setup check fmt unit e2e e2e-gitops crds docs lock sbom audit bench bench-decisions cluster-build images cluster-up cluster-down cluster-status cluster-load-image
+.PHONY: help demo test setup check fmt unit e2e e2e-gitops crds report-example docs lock sbom audit bench bench-decisions chaos chaos-full cluster-build images cluster-up cluster-down cluster-status cluster-load-image
