@@ -55,6 +55,9 @@ docs: setup ## Build the documents' site into site/; warnings are errors.
 captures: setup ## Draw what the documents show of the terminal, from simulated rollouts.
 	$(PY)/python docs/captures.py
 
+report-example: setup ## Photograph the report that the documents show, of a simulated rollout (needs Chromium).
+	$(PY)/python docs/report_example.py
+
 krew: setup ## Pack the kubectl plugin for krew into dist/; URI= is where the archive will be.
 	$(PY)/pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PY)/python plugins/pack.py dist/modelrollout_operator-*.whl $(URI) dist

@@ -183,6 +183,13 @@ def _curve(guardrail: Guardrail, rows: Sequence[Row], column: int) -> Curve:
     )
 
 
+def is_limited(course: Course) -> bool:
+    """A quantile's two tails, and pairs, are held against each other as they are."""
+    given = course.guardrail
+    is_plain = given.quantile is None and given.kind is not Kind.PAIRED
+    return given.tolerance is not None and is_plain
+
+
 def limit_curve(bound: Bound, stable: Row, guardrail: Guardrail) -> Row:
     """Where the candidate's figure would be at a bound, were stable's what was seen of it."""
     if guardrail.lower_is_worse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from html import escape
 
 VOID = frozenset({"meta", "br", "col"})
@@ -35,9 +36,10 @@ def joined(*children: str) -> Markup:
 
 
 def _text(given: str) -> str:
-    # HTML has no place for control characters, not even for escaped ones.
-    shown = "".join(
-        each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}"
-        for each in given
-    )
-    return escape(shown, quote=True)
+    return escape("".join(map(_shown, given)), quote=True)
+
+
+def _shown(letter: str) -> str:
+    """HTML has no place for control characters, not even for escaped ones; others turn text around."""
+    is_space = letter in "\n\t" or unicodedata.category(letter) == "Zs"
+    return letter if letter.isprintable() or is_space else "\N{REPLACEMENT CHARACTER}"

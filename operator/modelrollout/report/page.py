@@ -11,7 +11,15 @@ from modelrollout.api.v1alpha1 import Verdict
 from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Guardrail, Row, Trace, Version
 from modelrollout.report import ecdf, pictures, words
-from modelrollout.report.course import SIDE, Course, courses_of, length, started, traffic_of
+from modelrollout.report.course import (
+    SIDE,
+    Course,
+    courses_of,
+    is_limited,
+    length,
+    started,
+    traffic_of,
+)
 from modelrollout.report.ecdf import Steps
 from modelrollout.report.forest import Effect, effects_of
 from modelrollout.report.markup import Markup, joined, tag
@@ -27,6 +35,7 @@ BADGES = {
     Verdict.INCONCLUSIVE: ("wait", "not decided"),
     Verdict.NO_DATA: ("wait", "no data"),
 }
+LIMIT_BADGES = {Verdict.PASS: ("good", "holds"), Verdict.FAIL: ("bad", "exceeded")}
 OUTCOMES = {
     "Promoted": ("good", "Promoted"),
     "Replaced": ("wait", "Replaced by another candidate"),
@@ -228,7 +237,8 @@ def _summary(course: Course) -> list[str]:
 
 def _badge(course: Course) -> Markup:
     verdict = course.last.verdict if course.last else Verdict.NO_DATA
-    colour, word = BADGES[verdict]
+    badges = BADGES if course.guardrail.kind is not None else BADGES | LIMIT_BADGES
+    colour, word = badges[verdict]
     return tag("span", word, class_=f"badge {colour}")
 
 
@@ -289,7 +299,9 @@ def _guardrail(trace: Trace, course: Course, index: int) -> Iterator[Markup]:
         return
     yield tag("p", tag("code", given.metric), f", {_what(given)}", class_="note")
     if course.stretches:
-        lines = [("stable", "stable"), ("candidate", "candidate"), ("tolerated", "bad dashed")]
+        lines = [("stable", "stable"), ("candidate", "candidate")]
+        if is_limited(course):
+            lines.append(("tolerated", "bad dashed"))
         evidence = [("evidence that it is worse", "bad"), ("that it is safe", "dashed")]
         yield _legend(*lines, *evidence)
         yield pictures.guardrail(trace, course, index)
@@ -466,8 +478,8 @@ def _environment(trace: Trace) -> Markup:
         for what in dict.fromkeys(key for each in known.values() for key in each)
     ]
     settings = [
-        ("false rollbacks", f"at most {words.percent(trace.false_rollback_rate)} of rollouts"),
-        ("false promotions", f"at most {words.percent(trace.false_promote_rate)} of steps"),
+        ("false rollbacks", f"at most {100 * trace.false_rollback_rate:g} % of rollouts"),
+        ("false promotions", f"at most {100 * trace.false_promote_rate:g} % of steps"),
         ("ModelRollout", f"{trace.namespace}/{trace.rollout}, uid {trace.uid}"),
     ]
     return tag(

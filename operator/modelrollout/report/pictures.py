@@ -13,7 +13,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Trace
 from modelrollout.report import words
-from modelrollout.report.course import SHARES, Course, Curve, Traffic, length, limit_curve, started
+from modelrollout.report.course import (
+    SHARES,
+    Course,
+    Curve,
+    Traffic,
+    is_limited,
+    length,
+    limit_curve,
+    started,
+)
 from modelrollout.report.drawing import BAD, CANDIDATE, GRID, INK, MUTED, STABLE, Size, picture
 from modelrollout.report.ecdf import Steps
 from modelrollout.report.forest import Effect
@@ -260,11 +269,10 @@ def _draw_figures(panel: Any, course: Course, clock: _Clock) -> None:
 
 
 def _tolerated(course: Course, stable: Curve) -> Sequence[float]:
-    """A quantile's two tails, and pairs, are held against each other as they are."""
-    given = course.guardrail
-    if given.tolerance is None or given.quantile is not None or given.kind is Kind.PAIRED:
+    tolerance = course.guardrail.tolerance
+    if tolerance is None or not is_limited(course):
         return ()
-    return limit_curve(given.tolerance, stable.values, given)
+    return limit_curve(tolerance, stable.values, course.guardrail)
 
 
 def _range(course: Course) -> tuple[float, float]:

@@ -29,6 +29,8 @@ class Unreadable(Exception):
 
 def histograms_of(trace: Trace, url: str) -> Mapping[str, Pair]:
     """By guardrail, over the whole rollout; without those of which there is nothing any more."""
+    if not url.startswith(("http://", "https://")):
+        raise Unreadable(f"{url} is no address of a Prometheus: it begins with http:// or https://")
     found = {}
     for each in trace.guardrails:
         if each.kind is Kind.DISTRIBUTION and each.matchers:
@@ -67,8 +69,6 @@ def _quoted(value: str) -> str:
 
 
 def _answer(url: str, query: str, time: float) -> list[dict[str, Any]]:
-    if not url.startswith(("http://", "https://")):
-        raise Unreadable(f"{url} is no address of a Prometheus: it begins with http:// or https://")
     asked = urlencode({"query": query, "time": f"{time:.3f}"}).encode()
     request = urllib.request.Request(f"{url.rstrip('/')}/api/v1/query", asked)  # noqa: S310  # checked
     try:

@@ -49,11 +49,11 @@ def _two(whole: int, large: int, one: str, small: int, other: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share, with as many digits as it needs."""
-    if share == 0 or not math.isfinite(share):
-        return "0 %" if share == 0 else "unknown"
-    digits = 1 if abs(share) >= 0.1 else 2 if abs(share) >= 0.001 else 3  # noqa: PLR2004
-    return f"{100 * share:.{digits}f} %"
+    """A share, with as many digits as it needs; no line ends before its sign."""
+    if not math.isfinite(share):
+        return "unknown"
+    digits = 0 if share == 0 else 1 if abs(share) >= 0.1 else 2 if abs(share) >= 0.001 else 3  # noqa: PLR2004
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float) -> str:
