@@ -19,6 +19,7 @@ from modelrollout.adapters.cluster import (
 from modelrollout.api import fields
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
+from modelrollout.claims import claimed
 from modelrollout.core import facts
 from modelrollout.core.observation import (
     CheckResult,
@@ -100,6 +101,10 @@ async def observe(rollout: Rollout, world: World) -> Observation:
     view = await world.router.observe(rollout, traffic)
     if rollout.is_deleting:
         return Observation(now=now, route=view.route)
+    route = view.route
+    if route.problem is None:
+        # A problem of the route: nothing is written to what is another's.
+        route = replace(route, problem=await claimed(rollout, known, route, world))
     stable, candidate = await asyncio.gather(
         _find(_stable(rollout.spec, known), rollout, world),
         _find(_candidate(rollout.spec), rollout, world),
@@ -109,7 +114,7 @@ async def observe(rollout: Rollout, world: World) -> Observation:
         comparator = await world.comparators.observe(rollout, known)
     problem = (
         _problem(rollout.spec, stable, candidate, world)
-        or view.route.problem
+        or route.problem
         or _comparator_problem(rollout, comparator)
     )
     seen = Observation(
@@ -120,7 +125,7 @@ async def observe(rollout: Rollout, world: World) -> Observation:
         ),
         stable=stable.workload,
         candidate=candidate.workload,
-        route=view.route,
+        route=route,
         comparator=comparator,
     )
     seen = await with_replicas(rollout, known, seen, world)

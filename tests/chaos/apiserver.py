@@ -98,7 +98,13 @@ class ApiServer:
         if self._at(address, None) is not None:
             raise Conflict(f"409 {resource.plural} {address[2]} exists")
         self._uids += 1
-        fresh = {"namespace": namespace, "uid": f"uid-{self._uids}", "generation": 1, "labels": {}}
+        fresh = {
+            "namespace": namespace,
+            "uid": f"uid-{self._uids}",
+            "generation": 1,
+            "labels": {},
+            "creationTimestamp": self._time(),
+        }
         metadata = {**fresh, **body["metadata"]}
         return self._store(address, {**body, "metadata": metadata})
 

@@ -352,6 +352,42 @@ async def _paused_and_back(run: Run) -> None:
     run.server.change(ROLLOUTS, "shop", "ranker", paused=False)
 
 
+async def _another_claims_the_rule(run: Run) -> None:
+    """It begins when the first one has, is told why it is refused, and goes away again."""
+    await _begun(run)
+    body = {"metadata": {"name": "ranker-b"}, "spec": _rival_of(run)}
+    run.server.create(ROLLOUTS, "shop", body)
+    await asyncio.sleep(0.25)
+    conditions = run.server.get(ROLLOUTS, "shop", "ranker-b")["status"]["conditions"]
+    reasons = [each["reason"] for each in conditions if each["type"] == "Accepted"]
+    if reasons != ["AlreadyClaimed"]:
+        run.observer.violations.append(f"another ModelRollout on the same rule: {reasons}")
+    await asyncio.sleep(20)
+    run.server.delete(ROLLOUTS, "shop", "ranker-b")
+
+
+async def _another_is_older(run: Run) -> None:
+    """Whoever has moved users goes on, also when an older one is edited to the same rule."""
+    await _begun(run)
+    body = {"metadata": {"name": "a", "creationTimestamp": "2000"}, "spec": _rival_of(run)}
+    run.server.create(ROLLOUTS, "shop", body)
+    await asyncio.sleep(10)
+    run.server.delete(ROLLOUTS, "shop", "a")
+
+
+def _rival_of(run: Run) -> Object:
+    """Another candidate on the same route and rule."""
+    run.deploy("ranker-v3", 2)
+    route = {"route": run.story.route, "rule": run.rule}
+    spec = run.story.spec
+    return {
+        **{key: spec[key] for key in ("stable", "port", "analysis")},
+        "candidate": {"deployment": "ranker-v3"},
+        "traffic": {"gatewayAPI": route},
+        "strategy": {"steps": [{"weight": 40}]},
+    }
+
+
 async def _namespace_deleted(run: Run) -> None:
     await _begun(run)
     run.observer.may_lose = True
@@ -449,7 +485,10 @@ DISTURBANCES = {
             endings=ANY,
         ),
         Disturbance(
-            name="clock an hour back", group="operator", act=_clock_moves(-3600), endings=ANY
+            name="clock an hour back",
+            group="operator",
+            act=_clock_moves(-3600),
+            endings=ROLLED_BACK,
         ),
         Disturbance(
             name="controller down for 60 s before the first step",
@@ -509,6 +548,14 @@ DISTURBANCES = {
         Disturbance(name="another revision", group="spec", act=_another_revision),
         Disturbance(name="other steps", group="spec", act=_other_steps),
         Disturbance(name="paused for 60 s", group="spec", act=_paused_and_back),
+        Disturbance(
+            name="a ModelRollout that claims the same rule",
+            group="spec",
+            act=_another_claims_the_rule,
+        ),
+        Disturbance(
+            name="an older ModelRollout on the same rule", group="spec", act=_another_is_older
+        ),
         Disturbance(
             name="the namespace is deleted",
             group="spec",

@@ -76,6 +76,12 @@ class Run:
         return BEGAN + self.loop.time()
 
     @property
+    def rule(self) -> str:
+        """The name of the rule that is edited."""
+        is_managed = "gateway" in self.story.spec["traffic"]["gatewayAPI"]
+        return "modelrollout" if is_managed else "main"
+
+    @property
     def rollout(self) -> Object:
         return self.server.get(ROLLOUTS, "shop", "ranker")
 

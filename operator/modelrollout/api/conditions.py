@@ -41,6 +41,7 @@ class Reason(StrEnum):
     ROUTE_NOT_FOUND = "RouteNotFound"
     ROUTE_NOT_MANAGED = "RouteNotManaged"
     PROVIDER_NOT_FOUND = "ProviderNotFound"
+    ALREADY_CLAIMED = "AlreadyClaimed"
 
     PREPARING = "Preparing"
     ANALYSING = "Analysing"
