@@ -58,7 +58,7 @@ def operator(shop: Shop, walk: Walk, orders: list[str]) -> Iterator[None]:
     ended = threading.Event()
 
     def obey() -> None:
-        while not ended.wait(0.1):
+        while not ended.wait(0.2):
             body = shop.get()
             annotations = body["metadata"].get("annotations", {})
             verb = annotations.get(api.COMMAND)
@@ -67,7 +67,6 @@ def operator(shop: Shop, walk: Walk, orders: list[str]) -> Iterator[None]:
             orders.append(f"{verb} by {annotations[api.COMMAND_BY]}")
             walk.step(command=verb)
             for _ in range(6):
-                shop.put(walk)
                 walk.step(traffic=None)
             shop.put(walk)
             gone = {"metadata": {"annotations": {api.COMMAND: None, api.COMMAND_BY: None}}}

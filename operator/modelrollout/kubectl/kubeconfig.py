@@ -216,10 +216,12 @@ def _executed(plugin: Section, folder: Path, cluster: Section) -> _Credential:
 def _tls(cluster: Section, folder: Path, credential: _Credential) -> ssl.SSLContext:
     authority = _text(cluster, "certificate-authority", folder)
     try:
-        context = ssl.create_default_context(cadata=authority or None)
         if cluster.get("insecure-skip-tls-verify"):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        else:
+            context = ssl.create_default_context(cadata=authority or None)
         if credential.certificate:
             _show(context, credential)
     except (ssl.SSLError, ValueError) as error:
