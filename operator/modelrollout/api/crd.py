@@ -33,6 +33,18 @@ NAME_FITS_A_SERVICE = {
     "message": "the name of a ModelRollout with shadow begins with a letter, has no dots and at most 52 characters: the comparator's Service is called after it",
 }
 
+AT_REST = "!has(oldSelf.status) || ((!has(oldSelf.status.weight) || oldSelf.status.weight.wanted == 0) && !has(oldSelf.status.mirror))"
+SAME_PLACE = " && ".join(
+    f"has({one}.{field}) == has({other}.{field}) && (!has({one}.{field}) || {one}.{field} == {other}.{field})"
+    for one, other in [("self.spec.traffic.gatewayAPI", "oldSelf.spec.traffic.gatewayAPI")]
+    for field in ("route", "rule")
+)
+ROUTE_STAYS = {
+    "rule": f"{AT_REST} || ({SAME_PLACE})",
+    "message": "traffic.gatewayAPI cannot name another route or rule while requests are sent to the candidate: they would be left there; abort the rollout first, or wait until it has ended",
+}
+"""The operator knows of no other place than the spec's; what it has moved elsewhere would stay."""
+
 COLUMNS = (
     ("STATE", ".status.phase", "string", 0),
     ("STEP", ".status.stepText", "string", 0),
@@ -102,7 +114,7 @@ def _object_schema() -> dict[str, Any]:
                 "description": "status is what the operator knows and intends.",
             },
         },
-        "x-kubernetes-validations": [NAME_FITS_A_LABEL, NAME_FITS_A_SERVICE],
+        "x-kubernetes-validations": [NAME_FITS_A_LABEL, NAME_FITS_A_SERVICE, ROUTE_STAYS],
     }
 
 
