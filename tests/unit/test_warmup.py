@@ -172,7 +172,7 @@ def test_nothing_but_the_requests_is_asked_of_the_metrics():
     walk, source = begun(warming()), Source()
     seen = observed(walk, source)
     [(query, grid)] = source.asked
-    assert query.events == query.total
+    assert query.name == "errors"
     assert query.total.metric == "model_requests_total"
     assert grid.watermark == as_seconds(walk.status.step_start_time)
     assert (seen.measures, seen.readings) == ((), {})

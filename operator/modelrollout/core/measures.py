@@ -100,14 +100,12 @@ def cohort_query(analysis: api.Analysis, split: Split | None) -> Query | None:
 
 
 def warmup_query(measures: Sequence[Measure], *, is_mirror: bool) -> Query | None:
-    """How many requests each version answered; None where no guardrail counts them in this step."""
+    """Of the first guardrail that counts requests in this step; None where none does."""
     silent = Where.ROUTE if is_mirror else Where.COMPARATOR
     for each in measures:
-        total = each.query.total
-        if total is not None and each.where is not silent and not each.delay_seconds:
-            return replace(
-                each.query, name="warmup", kind=Kind.PROPORTION, events=total, slice_label=""
-            )
+        counts = each.query.total is not None and not each.delay_seconds
+        if counts and each.where is not silent:
+            return replace(each.query, slice_label="")
     return None
 
 
