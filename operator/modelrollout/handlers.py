@@ -13,6 +13,7 @@ import logging
 import os
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Shell:
     def __init__(self, world: World, settings: Settings) -> None:
         self._world = world
         self._settings = settings
-        self._queue: Queue[Key] = Queue(self._work, settings.workers)
+        self._queue: Queue[Key] = Queue(self._work, settings.workers, itemgetter(0))
         self._traces: dict[Key, Trace] = {}
         self._references: dict[Key, frozenset[tuple[str, str, str]]] = {}
         self._listeners: dict[tuple[str, str, str], set[Key]] = defaultdict(set)

@@ -4,6 +4,9 @@ The work queue: keyed, deduplicating, one worker per key, a bounded number of wo
 A key that is added while it is being worked on is worked on once more afterwards. A pass says
 when it wants the next one; a pass that failed is tried again after a back-off of its own, with
 jitter, so that a broken object neither spins nor delays the others.
+
+A tenant has at most half of the workers: one whose passes all wait for something slow leaves the
+other half to the others.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 LOG = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
@@ -24,9 +28,18 @@ LONGEST_BACKOFF_SECONDS = 60.0
 class Queue(Generic[K]):
     """Calls `work(key)`; the number it returns is when to call it again (None: only when added)."""
 
-    def __init__(self, work: Callable[[K], Awaitable[float | None]], workers: int = 16) -> None:
+    def __init__(
+        self,
+        work: Callable[[K], Awaitable[float | None]],
+        workers: int = 16,
+        tenant_of: Callable[[K], Hashable] = lambda key: key,
+    ) -> None:
         self._work = work
         self._slots = asyncio.Semaphore(workers)
+        self._most_per_tenant = max(1, workers // 2)
+        self._tenant_of = tenant_of
+        # They are there while somebody works for the tenant, or waits to.
+        self._shares: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
         self._tasks: dict[K, asyncio.Task[None]] = {}
         self._bells: dict[K, asyncio.Event] = {}
         self._failures: dict[K, int] = {}
@@ -68,13 +81,19 @@ class Queue(Generic[K]):
             return
 
     async def _attempt(self, key: K) -> float | None:
-        async with self._slots:
+        async with self._share_of(key), self._slots:
             try:
                 delay = await self._work(key)
             except Exception as error:  # noqa: BLE001  # whatever it is, other keys go on
                 return self._backoff(key, error)
         self._failures.pop(key, None)
         return delay
+
+    def _share_of(self, key: K) -> asyncio.Semaphore:
+        """The tenant's own slots: who waits for one of them keeps none of the others'."""
+        return self._shares.setdefault(
+            self._tenant_of(key), asyncio.Semaphore(self._most_per_tenant)
+        )
 
     def _backoff(self, key: K, error: Exception) -> float:
         count = self._failures.get(key, 0)
