@@ -242,3 +242,26 @@ def test_a_link_to_the_dashboard_has_the_time_of_the_rollout(shop: Shop):
         f"https://grafana/d/rollout?orgId=1&var-namespace={shop.namespace}&var-name=ranker" in found
     )
     assert f"from={begun}" in found
+
+
+def test_a_terminal_is_drawn_in_place_until_it_is_over(shop: Shop):
+    shop.put(rolled_back())
+    shop.environment = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "1"}
+
+    found = shop.run("get", "ranker", "--watch")
+
+    assert found.exit_code == 1
+    assert "All users are on ranker-v1." in found.output
+
+
+def test_an_ab_test_tells_users_and_a_chance_that_decides_nothing(shop: Shop):
+    walk = on_trial()
+    (one,) = walk.status.guardrails
+    told = one.model_copy(update={"needed_users": 1200, "chance_to_beat": "0.873"})
+    walk.status = walk.status.model_copy(update={"guardrails": (told,)})
+    shop.put(walk)
+
+    text = text_of(shop.run("get").output)
+
+    assert "about 1,200 users more" in text
+    assert "chance to be better 87 %" in text

@@ -301,9 +301,11 @@ def _figure(estimate: api.Estimate | None, guardrail: api.Guardrail | None) -> s
 
 
 def _against(found: api.GuardrailStatus, guardrail: api.Guardrail | None) -> str:
-    """Where a tail is compared, and the interval."""
+    """Where a tail is compared, the interval, and the chance, which decides nothing."""
     told = (words.beyond(found, guardrail), words.interval(found, guardrail))
-    return ": ".join(each for each in told if each)
+    whole = ": ".join(each for each in told if each)
+    chance = found.chance_to_beat
+    return f"{whole}, chance to be better {100 * float(chance):.0f} %" if chance else whole
 
 
 def needs(seen: Seen, found: api.GuardrailStatus) -> str:
@@ -314,6 +316,8 @@ def needs(seen: Seen, found: api.GuardrailStatus) -> str:
     guardrail = seen.guardrails.get(found.name)
     if guardrail is not None and guardrail.rate is not None:
         return f"about {words.duration(found.needed)} of pod time more"
+    if found.needed_users is not None:
+        return f"about {found.needed_users:,} users more"
     pace = seen.requests_per_second
     left = f", {words.duration(found.needed / pace)}" if pace else ""
     return f"about {found.needed:,} requests more{left}"
@@ -381,7 +385,7 @@ def _slices(seen: Seen) -> Iterator[Text]:
             yield Text(
                 f"{each.name} in {label} {one.name}: candidate {_figure(one.candidate, guardrail)},"
                 f" stable {_figure(one.stable, guardrail)}"
-                f" ({'suffers' if is_named else f'{float(one.harm):.0%} of the evidence that names it'})",
+                f" ({'suffers' if is_named else f'{100 * float(one.harm):.0f} % of the evidence that names it'})",
                 style="red" if is_named else "",
             )
 
