@@ -154,7 +154,8 @@ class Recorder:
 
 def _continued(files: dict[str, str], part: Trace) -> Trace:
     """With what is stored of the same rollout."""
-    for name in sorted(files, reverse=True):
+    # Others may write to it: as many as are kept are looked at, and nothing that is larger.
+    for name in sorted(files, reverse=True)[:KEPT]:
         if part.began is not None and name != part.name:
             continue
         try:

@@ -24,7 +24,7 @@ MAX_POINTS = 240
 MAX_DECISIONS = 60
 MAX_BYTES = 96 * 1024
 """Of one trace, compressed: five of them fit into a ConfigMap."""
-MAX_PLAIN_BYTES = 8 * 1024 * 1024
+MAX_PLAIN_BYTES = 2 * 1024 * 1024
 """Nothing that is larger is unpacked."""
 FEW_POINTS = 16
 GZIP = 16 + zlib.MAX_WBITS
@@ -208,12 +208,17 @@ def _shortened(decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
 def encoded(trace: Trace) -> bytes:
     """The trace as a file of at most MAX_BYTES, if need be with fewer points."""
     data = _packed(trace)
-    while len(data) > MAX_BYTES and len(trace.points) > FEW_POINTS:
+    while _is_too_large(data) and len(trace.points) > FEW_POINTS:
         trace = replace(trace, points=thinned(trace.points, len(trace.points) // 2))
         data = _packed(trace)
-    if len(data) > MAX_BYTES:
+    if _is_too_large(data):
         data = _packed(replace(trace, slices=(), decisions=trace.decisions[-FEW_POINTS:]))
     return data
+
+
+def _is_too_large(data: bytes) -> bool:
+    """Packed or, as the end of the file says, unpacked: `decoded` would not take it."""
+    return len(data) > MAX_BYTES or int.from_bytes(data[-4:], "little") > MAX_PLAIN_BYTES
 
 
 def decoded(data: bytes) -> Trace:
