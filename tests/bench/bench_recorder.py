@@ -80,7 +80,7 @@ async def record(given: Passes) -> list[float]:
         start = time.thread_time()
         recorder.record(*each)
         taken.append(1e6 * (time.thread_time() - start))
-        await recorder.close()
+        await recorder.settle()
     return taken
 
 

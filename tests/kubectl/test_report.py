@@ -27,7 +27,7 @@ def kept(shop: Shop, walk: Walk) -> None:
         recorder = Recorder(cluster)
         for rollout, seen, plan in walk.passes:
             recorder.record(replace(rollout, namespace=shop.namespace, uid=uid), seen, plan)
-            await recorder.close()
+            await recorder.settle()
         await cluster.close()
 
     asyncio.run(run())

@@ -22,6 +22,7 @@ class ConfigMaps:
 
     bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
     is_away: bool = False
+    is_hanging: bool = False
     writes: int = 0
 
     async def get(self, _resource, _namespace, name):
@@ -58,7 +59,7 @@ class ConfigMaps:
         return body
 
     async def _answer(self):
-        await asyncio.sleep(0)
+        await asyncio.sleep(3600 if self.is_hanging else 0)
         if self.is_away:
             raise ClusterUnavailable("it does not answer")
 
@@ -85,7 +86,7 @@ def record(kept: ConfigMaps, passes, recorder: Recorder | None = None) -> Record
         found = recorder or Recorder(kept)
         for each in passes:
             found.record(*each)
-            await found.close()
+            await found.settle()
         return found
 
     return asyncio.run(run())
@@ -151,6 +152,49 @@ def test_who_leads_next_goes_on_with_it(kept):
     assert trace.decisions[0].what == "Started"
     assert trace.outcome == "GuardrailBreached"
     assert any(each <= lost for each in times)
+
+
+def test_an_operator_that_ends_loses_nothing(kept):
+    walk = long_walk(100)
+
+    async def run() -> None:
+        recorder = Recorder(kept)
+        for each in walk.passes:
+            recorder.record(*each)
+            await recorder.settle()
+        await recorder.close()
+
+    asyncio.run(run())
+
+    (trace,) = kept.traces()
+    assert trace.points[-1].time == walk.now
+
+
+def test_an_operator_that_ends_waits_for_nobody(kept):
+    walk = long_walk(20)
+    kept.is_hanging = True
+
+    async def run() -> None:
+        recorder = Recorder(kept)
+        for each in walk.passes:
+            recorder.record(*each)
+        await recorder.close(patience_seconds=0.05)
+
+    asyncio.run(run())
+
+    assert kept.traces() == []
+
+
+def test_points_of_two_leaders_are_in_the_order_of_time(kept):
+    walk = long_walk(60)
+    before = record(kept, walk.passes[:35])
+    record(kept, walk.passes[35:])
+
+    asyncio.run(before.close())
+
+    (trace,) = kept.traces()
+    times = [each.time for each in trace.points]
+    assert times == sorted(times)
 
 
 def test_a_server_that_is_away_costs_nothing_but_time(kept):

@@ -13,7 +13,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from modelrollout.adapters.cluster import CONFIG_MAPS, Object, Resource, owner_of
@@ -31,6 +31,7 @@ TAIL_POINTS = 24
 LEAST_SECONDS = 120.0
 SHARE_OF_AGE = 0.1
 """Writes are less frequent in a long rollout, whose points are further apart."""
+CLOSE_SECONDS = 5.0
 
 Key = tuple[str, str]
 
@@ -56,6 +57,7 @@ class _Tail:
 
     traces: tuple[Trace, ...] = ()
     """The last one is of what is on trial, unless it has ended."""
+    owner: Object = field(default_factory=dict)
     due: float = 0.0
     task: asyncio.Task[None] | None = None
 
@@ -81,10 +83,25 @@ class Recorder:
             LOG.exception("trace of %s/%s not kept", *key)
             self._tails.pop(key, None)
 
-    async def close(self) -> None:
+    async def settle(self) -> None:
         """Wait for the writes that have begun."""
         tasks = [each.task for each in self._tails.values() if each.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self, patience_seconds: float = CLOSE_SECONDS) -> None:
+        """Write what there is while patience lasts: who leads next goes on with it."""
+        writing = asyncio.create_task(self._write_all())
+        await asyncio.wait({writing}, timeout=patience_seconds)
+        for each in (writing, *(tail.task for tail in self._tails.values())):
+            if each is not None:
+                each.cancel()
+
+    async def _write_all(self) -> None:
+        await self.settle()
+        for key, tail in list(self._tails.items()):
+            if tail.traces:
+                self._begin_write(key, tail)
+        await self.settle()
 
     def _record(self, key: Key, rollout: Rollout, seen: Observation, plan: Plan) -> None:
         if rollout.is_deleting:
@@ -101,25 +118,26 @@ class Recorder:
             ended = tail.traces[:-1] if tail.open else tail.traces
             tail.traces = ended + followed(tail.open, rollout, seen, plan, TAIL_POINTS)
         is_due = is_decision(rollout, plan) and not is_idle
-        if tail.task is None and tail.traces and (is_due or seen.now >= tail.due):
-            self._begin_write(key, tail, rollout, seen, plan)
+        tail.owner = owner_of(rollout)
+        if is_due:
+            tail.due = 0.0
+        if tail.task is None and tail.traces and seen.now >= tail.due:
+            began = tail.traces[-1].began or seen.now
+            tail.due = seen.now + max(LEAST_SECONDS, SHARE_OF_AGE * (seen.now - began))
+            if tail.open is not None:
+                known = described(tail.traces[-1], rollout, seen, plan)
+                tail.traces = (*tail.traces[:-1], known)
+            self._begin_write(key, tail)
 
-    def _begin_write(
-        self, key: Key, tail: _Tail, rollout: Rollout, seen: Observation, plan: Plan
-    ) -> None:
-        open_one = tail.open
-        if open_one is not None:
-            tail.traces = (*tail.traces[:-1], described(open_one, rollout, seen, plan))
-        began = tail.traces[-1].began or seen.now
-        tail.due = seen.now + max(LEAST_SECONDS, SHARE_OF_AGE * (seen.now - began))
-        task = self._write(key, tail, owner_of(rollout))
-        tail.task = asyncio.create_task(task, name=f"trace of {key[0]}/{key[1]}")
+    def _begin_write(self, key: Key, tail: _Tail) -> None:
+        name = f"trace of {key[0]}/{key[1]}"
+        tail.task = asyncio.create_task(self._write(key, tail), name=name)
 
-    async def _write(self, key: Key, tail: _Tail, owner: Object) -> None:
+    async def _write(self, key: Key, tail: _Tail) -> None:
         pending = tail.traces
         tail.traces = tuple(_without_content(each) for each in pending if each.ended is None)
         try:
-            stored = await self._store(key, pending, owner)
+            stored = await self._store(key, pending, tail.owner)
         except RolloutError as error:
             LOG.warning("trace of %s/%s not written: %s", *key, error)
             tail.traces = _rejoined(pending, tail.traces)

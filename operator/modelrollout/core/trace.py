@@ -185,10 +185,15 @@ def joined(old: Trace, new: Trace) -> Trace:
         stable=new.stable or old.stable,
         steps=new.steps or old.steps,
         guardrails=_by_name(old.guardrails, new.guardrails),
-        points=thinned((*old.points, *new.points), MAX_POINTS),
+        points=thinned(_in_order(old.points, new.points), MAX_POINTS),
         decisions=_shortened((*old.decisions, *new.decisions)),
         slices=new.slices or old.slices,
     )
+
+
+def _in_order(old: Sequence[Point], new: Sequence[Point]) -> list[Point]:
+    """Who leads no more may write its last points after the first of who leads now."""
+    return sorted((*old, *new), key=lambda each: each.time)
 
 
 def _by_name(old: Sequence[Guardrail], new: Sequence[Guardrail]) -> tuple[Guardrail, ...]:
