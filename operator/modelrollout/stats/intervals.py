@@ -116,9 +116,11 @@ def _crossing(evidence: Callable[[Array], Array], low: float, high: float) -> fl
 def _line(
     evidence: Callable[[Array, Bound], Array], table: Array, dispersion: float
 ) -> tuple[Array, Array]:
-    """Intercepts and slopes of the log evidence in the absolute part, from its values at 1 and 2."""
-    one, two = (evidence(table, Bound(1.0, x)).sum(axis=0) / dispersion for x in (1.0, 2.0))
-    return 2 * one - two, one - two
+    """Intercepts and slopes of the log evidence in the absolute part: the slope needs no events."""
+    quiet = table.copy()
+    quiet[:, 1] = quiet[:, 3] = 0
+    logs = evidence(np.stack((table, quiet)), Bound(1.0, 1.0)).sum(axis=1) / dispersion
+    return logs[0] - logs[1], -logs[1]
 
 
 def _linear_crossing(intercepts: Array, slopes: Array, needed: float) -> float | None:
