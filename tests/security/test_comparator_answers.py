@@ -89,6 +89,16 @@ def test_any_two_answers_are_compared_or_lost_with_a_reason(judge, bodies, kind)
         judge.label_of(one)
 
 
+@pytest.mark.parametrize("text", ["plain", "[1, 2]", '{"a": 1}'])
+def test_an_answer_that_is_a_text_is_not_read_as_json_once_more(text):
+    body = json.dumps(text).encode()
+
+    assert a_judge(path="$", exact={}).read(body, CHAT) == (text,)
+    assert a_judge(path="$.*", exact={}).read(body, CHAT) == ([],)
+    with pytest.raises(Misshapen):
+        a_judge(path="$.a", exact={}).read(body, CHAT)
+
+
 BACKTRACKS = "(a|aa)+[bc]"
 TEXT = json.dumps({"text": json.dumps("a" * 60)}).encode()
 

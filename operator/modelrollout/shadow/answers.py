@@ -127,7 +127,9 @@ def _at_path(path: str) -> Reader:
     is_one_place = query.singular_query()
 
     def value_of(document: Any) -> Any:
-        found = query.findall(document)
+        # The library would take a text for JSON that is yet to be read. There is nothing in it.
+        is_text = isinstance(document, str)
+        found = ([document] if path == "$" else []) if is_text else query.findall(document)
         if not is_one_place:
             return found
         if not found:
