@@ -22,7 +22,7 @@ from contract.conftest import Server
 from modelrollout.adapters.prometheus import Prometheus
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.evidence import Matcher
-from modelrollout.core.measures import measures_of
+from modelrollout.core.measures import measures_of, users_query
 from modelrollout.errors import MetricsUnavailable
 from prometheus_binary import prometheus_binary
 
@@ -195,6 +195,18 @@ def test_each_query_is_limited_to_the_namespace(kind, label, version_label):
     (measure,) = measures_of(analysis, "shop", "ranker", stable, candidate, None)
 
     for version in (measure.query.stable, measure.query.candidate):
+        assert Matcher(label="namespace", value="shop") in version
+
+
+@pytest.mark.parametrize("version_label", [None, "namespace", "version"])
+def test_a_count_of_users_is_limited_to_the_namespace(version_label):
+    given = {"metric": "users_total", "matchers": matchers("namespace")}
+    label = {"versionLabel": version_label} if version_label else {}
+    counter = api.UserCounter.model_validate(given | label)
+
+    query = users_query(counter, "shop", a_workload("ranker-v1"), a_workload("ranker-v2"))
+
+    for version in (query.stable, query.candidate):
         assert Matcher(label="namespace", value="shop") in version
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from builders import NOW, a_rollout, an_observation, the_measures
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.guardrails import MOST_SLICES
+from modelrollout.api.status import CohortStatus, SplitStatus, WarmupStatus
 from modelrollout.core import collect
 from modelrollout.core.decide import decide
 from modelrollout.core.evidence import Counts, Histogram, Past, Reading, Window
@@ -24,6 +25,11 @@ GUARDRAILS = 16
 SHIP = "\U0001f6a2"
 """Four bytes in UTF-8."""
 LONG = SHIP * 1024
+SMALL = {
+    *("step", "step_text", "step_start_time", "step_deadline_time", "mirror", "coverage"),
+    *("replicas", "is_revert", "check_since_time", "no_data_since_time"),
+}
+"""What the largest status may lack: a number, a time, a word."""
 TIME = "2026-11-21T19:00:00.000Z"
 
 
@@ -108,6 +114,9 @@ def crowded(status):
             ),
             "pause": api.PauseStatus(cause="Command", message=LONG, time=TIME),
             "obeyed": "x" * 64 + " by " + SHIP * 64,
+            "split": SplitStatus(until_time=TIME, mismatch_time=TIME, message=LONG),
+            "cohort": CohortStatus(until_time=TIME, message=LONG),
+            "warmup": WarmupStatus(until_time=TIME, message=LONG),
             "warnings": (LONG,) * 16,
             "history": (entry,) * 20,
             "guardrails": tuple(
@@ -163,6 +172,16 @@ def test_the_largest_status_is_as_full_as_it_can_be(largest):
     assert [len(each.slices) for each in largest.checkpoint][:3] == [20, MOST_SLICES - 20, 0]
     assert all(len(each.harm) == 8 for each in largest.checkpoint)
     assert all(len(each.placebo) == 16 for each in largest.checkpoint)
+
+
+def test_nothing_that_takes_room_is_missing_in_the_largest_status(largest):
+    missing = {
+        name
+        for name in api.ModelRolloutStatus.model_fields
+        if getattr(largest, name) in (None, (), "")
+    }
+
+    assert missing <= SMALL
 
 
 def test_the_largest_status_is_small(largest):
