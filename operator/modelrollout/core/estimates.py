@@ -93,7 +93,7 @@ def _carried(before: GuardrailStatus) -> dict[str, object]:
 def _told(
     measure: Measure, checkpoint: GuardrailCheckpoint, verdict: Verdict, rates: Limits
 ) -> dict[str, object]:
-    if not checkpoint.harm or min(checkpoint.stable[0], checkpoint.candidate[0]) <= 0:
+    if not checkpoint.harm or min(checkpoint.stable[0], checkpoint.candidate[0]) < 1:
         return {}
     is_open = verdict in {Verdict.INCONCLUSIVE, Verdict.NO_DATA}
     return {
