@@ -40,6 +40,7 @@ BETA = (CohortMember(header="x-beta", value="1"),)
 USERS = 400
 PASS_SECONDS = 0.3
 PROXY_SECONDS = 2
+COHORT_REQUESTS = 20
 """Until every proxy has what the gateway has accepted."""
 RENAMED_SECONDS = 17
 """Envoy takes up no new cluster for 15 s after the user has renamed the rule of an old one."""
@@ -353,9 +354,15 @@ def test_a_rollout_with_sticky_users_and_a_cohort_is_promoted(shop: Shop) -> Non
     shop.weight_is(20)
     moment = now() + PROXY_SECONDS
     headers = {"Host": shop.host, "x-beta": "1"}
-    answer = requests.get(f"{GATEWAY}/v2/models/digits/ready", headers=headers, timeout=5)
-    assert answer.headers["x-model-version"] == "digits-v2"
-    shop.weight_is(50)
+    for _ in range(COHORT_REQUESTS):
+        answer = requests.get(f"{GATEWAY}/v2/models/digits/ready", headers=headers, timeout=5)
+        assert answer.headers["x-model-version"] == "digits-v2"
+        time.sleep(0.5)
+    status = shop.weight_is(50)
+    # A counter that was not there at the first scrape may have begun above 0.
+    assert COHORT_REQUESTS / 2 <= status["cohort"]["requests"] <= COHORT_REQUESTS
+    assert status["cohort"]["errors"] == 0
+    assert any("traffic.sticky.users" in each for each in status["warnings"])
     until = kube.get("modelrollout", ROLLOUT, shop.namespace)["status"]["stepStartTime"]
     end = datetime.fromisoformat(until).timestamp() - PATIENCE_SECONDS
     found = sides([each for each in users.requests_since(moment) if each.end < end])
