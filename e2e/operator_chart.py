@@ -19,7 +19,11 @@ SELECTOR = "app.kubernetes.io/name=modelrollout"
 DEPLOYMENT = "modelrollout"
 IMAGE = {"repository": f"{IMAGE_PREFIX}modelrollout-operator", "tag": "dev"}
 PROMETHEUS = "http://prometheus.monitoring.svc.cluster.local:9090"
-VALUES: dict[str, Any] = {"image": IMAGE, "providers": {"default": {"url": PROMETHEUS}}}
+VALUES: dict[str, Any] = {
+    "image": IMAGE,
+    "providers": {"default": {"url": PROMETHEUS}},
+    "jobChecks": {"enabled": True},
+}
 
 
 def install() -> None:

@@ -28,6 +28,12 @@ SHADOW: Manifest = {
 }
 READY = {"path": "/v2/health/ready"}
 UNREADY = {"path": "/v2/health/ready", "status": 418}
+ASK = """
+import os, urllib.request
+service, port = (os.environ["MODELROLLOUT_" + key] for key in ("SERVICE", "PORT"))
+urllib.request.urlopen(f"http://{service}:{port}{os.environ['ASKED']}", timeout=5)
+"""
+"""What a Job finds out: it fails unless the candidate answers 200 there."""
 
 
 def shadowed(shop: Shop, candidate: str, **changes: Any) -> Manifest:
@@ -87,6 +93,37 @@ def test_a_failing_check_keeps_every_user_from_the_candidate(shop: Shop) -> None
     assert status["reason"].endswith("check teapot: status 200, not 418")
     assert shop.condition("Healthy")["reason"] == "CheckFailed"
     assert {each.version for each in shop.requests()} == {"digits-v1"}
+
+
+def job_check(shop: Shop, name: str, path: str) -> Manifest:
+    """A check by Job, and the suspended CronJob that it is made from."""
+    server = manifests.container(manifests.MLSERVER_IMAGE, {"ASKED": path})
+    pod = {"restartPolicy": "Never", "containers": [server | {"command": ["python", "-c", ASK]}]}
+    template = {"spec": {"backoffLimit": 0, "template": {"spec": pod}}}
+    kube.apply(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": {"name": name, "namespace": shop.namespace},
+            "spec": {"suspend": True, "schedule": "0 0 1 1 *", "jobTemplate": template},
+        }
+    )
+    return {"name": name, "job": {"cronJob": name, "timeoutSeconds": 60}}
+
+
+def test_jobs_that_ask_the_candidate_decide_whether_users_meet_it(shop: Shop) -> None:
+    shop.users(rate=50)
+    candidate = shop.deploy("v2")
+    checks = [job_check(shop, "ready", READY["path"]), job_check(shop, "teapot", "/teapot")]
+    strategy = {"type": "BlueGreen", "checks": checks}
+    kube.apply(without_steps(shop.rollout(candidate, strategy=strategy)))
+    status = rolled_back(shop, seconds=90)
+    ready, teapot = status["checks"]
+    assert ready["passed"]
+    assert f"Job {teapot['job']} failed (BackoffLimitExceeded)" in status["reason"]
+    assert "404" in kube.kubectl("logs", f"job/{teapot['job']}", "-n", shop.namespace)
+    assert {each.version for each in shop.requests()} == {"digits-v1"}
+    assert len(kube.listed("jobs", shop.namespace)) == len(checks)
 
 
 # --- approvals and reverts ------------------------------------------------------------------
