@@ -21,15 +21,19 @@ def applied_again_and_again(*objects: kube.Manifest) -> Iterator[list[str]]:
     said: list[str] = []
     stopping = threading.Event()
 
-    def sync() -> None:
+    def sync() -> str:
+        arguments = ("apply", "--server-side", "--field-manager=gitops", "--force-conflicts")
+        return kube.kubectl(*arguments, "-f", "-", stdin=body)
+
+    def loop() -> None:
         while not stopping.wait(APPLY_SECONDS):
-            arguments = ("apply", "--server-side", "--field-manager=gitops", "--force-conflicts")
             try:
-                said.append(kube.kubectl(*arguments, "-f", "-", stdin=body))
+                said.append(sync())
             except kube.KubectlError as error:
                 said.append(f"failed: {error}")
 
-    thread = threading.Thread(target=sync)
+    sync()
+    thread = threading.Thread(target=loop)
     thread.start()
     try:
         yield said
