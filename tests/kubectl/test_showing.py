@@ -265,3 +265,15 @@ def test_an_ab_test_tells_users_and_a_chance_that_decides_nothing(shop: Shop):
 
     assert "about 1,200 users more" in text
     assert "chance to be better 87 %" in text
+
+
+def test_text_of_others_does_not_command_the_terminal(shop: Shop):
+    walk = on_trial()
+    hostile = "\x1b[2J\x9b2Jlook\x07"
+    walk.status = walk.status.model_copy(update={"reason": hostile, "warnings": (hostile,)})
+    shop.put(walk)
+
+    for command in (["get"], ["why"], ["list", "-o", "wide"], ["pause", "ranker"]):
+        output = shop.run(*command).output
+        assert not {"\x1b", "\x9b", "\x07"} & set(output)
+        assert "2Jlook" in output or command == ["pause", "ranker"]

@@ -13,6 +13,7 @@ from modelrollout.cli.connection import deployments, named, names, to_cluster
 from modelrollout.cli.documents import DOCUMENTS, without_managers
 from modelrollout.kubectl import listing, looks, story
 from modelrollout.kubectl.failures import NO, Unreachable
+from modelrollout.kubectl.printable import printable
 from modelrollout.kubectl.seen import seen, versions_of
 from modelrollout.kubectl.server import Object, Server
 
@@ -80,13 +81,15 @@ def _watch_lines(server: Server, body: Object) -> None:
         told = f"{status.get('phase', 'Pending')}  {status.get('stepText', '-')}  {weight} %  {status.get('verdict', '-')}"
         if told != shown:
             shown = told
-            click.echo(
-                f"{time.strftime('%H:%M:%S', time.gmtime())}  {told}  {status.get('reason', '')}"
-            )
+            at = time.strftime("%H:%M:%S", time.gmtime())
+            click.echo(printable(f"{at}  {told}  {status.get('reason', '')}"))
         if _is_over(body):
             break
         time.sleep(WATCH_SECONDS)
-        body = named(server, name)
+        try:
+            body = named(server, name)
+        except Unreachable as away:
+            click.echo(away.message, err=True)
     _end(body)
 
 

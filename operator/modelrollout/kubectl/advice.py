@@ -68,6 +68,10 @@ ADVICE: dict[Reason, Advice] = {
         sentence="Correct analysis.provider, or have the administrator add the Prometheus to the operator's settings.",
         commands=(EDIT,),
     ),
+    Reason.ALREADY_CLAIMED: Advice(
+        sentence="Another ModelRollout has this rule of the route, or scales this Deployment; the message names it. Name another rule, or delete one of the two.",
+        commands=(f"{ROLLOUT} list -n {{namespace}}", EDIT),
+    ),
     Reason.PREPARING: Advice(
         sentence="Wait for the candidate's pods; it begins by itself.",
         commands=("kubectl rollout status deployment/{candidate} -n {namespace}",),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Type
 from modelrollout.kubectl.failures import Failure, TooLate
+from modelrollout.kubectl.printable import printable
 from modelrollout.kubectl.seen import Object, Seen, seen
 from modelrollout.kubectl.server import EVENTS, ROLLOUTS, Server
 
@@ -30,7 +31,8 @@ def pending(body: Object) -> str | None:
     """The command that waits to be carried out, with its user."""
     annotations = body["metadata"].get("annotations") or {}
     command = annotations.get(api.COMMAND)
-    return f"{command} by {annotations.get(api.COMMAND_BY, 'somebody')}" if command else None
+    said = f"{command} by {annotations.get(api.COMMAND_BY, 'somebody')}"
+    return str(printable(said)) if command else None
 
 
 def give(server: Server, before: Seen, verb: str, by: str) -> None:
@@ -97,5 +99,5 @@ def _why(server: Server, now: Seen) -> str:
     except Failure:
         events = []
     latest = max(events, key=lambda each: str(each.get("eventTime") or ""), default={})
-    note = str(latest.get("note", ""))
+    note = printable(str(latest.get("note", "")))
     return note.rpartition("was ignored: ")[2] or f"the operator ignored it; {now.status.reason}"

@@ -9,6 +9,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
+from modelrollout.kubectl.printable import printable
 from modelrollout.kubectl.server import Object
 
 WIDE = 120
@@ -87,7 +88,7 @@ def _at(body: Object, *path: str) -> str:
     found: object = body
     for each in path:
         found = found.get(each) if isinstance(found, dict) else None
-    return "" if found is None else " ".join(str(found).split())
+    return "" if found is None else " ".join(printable(str(found)).split())
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], width: int, state: int, style: str) -> Text:

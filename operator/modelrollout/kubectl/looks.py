@@ -331,8 +331,8 @@ def _remarks(seen: Seen) -> Iterator[RenderableType]:
     repeats = seen.status.guardrails and seen.reason == "NotEnoughEvidence"
     if said and not repeats:
         yield ""
-        yield _marked("now", DIM, Text(said))
-    failing = [each for each in seen.status.checks if not each.passed]
+        yield _marked("it says", DIM, Text(said))
+    failing = [each for each in seen.status.checks if not each.passed and each.name not in said]
     for each in failing:
         yield _marked("check", "yellow", Text(f"{each.name}: {each.message}"))
     for warning in seen.status.warnings:

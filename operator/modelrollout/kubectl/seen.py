@@ -13,6 +13,7 @@ from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason, Type
 from modelrollout.core.steps import Step, steps_of
 from modelrollout.kubectl.failures import Failure
+from modelrollout.kubectl.printable import printable
 
 Object = dict[str, Any]
 OVER = {api.Phase.PROMOTED, api.Phase.ROLLED_BACK}
@@ -132,6 +133,7 @@ class Seen:
 
 def seen(body: Object, now: float, deployments: Mapping[str, Object | None] | None = None) -> Seen:
     """Make sense of an object; a Failure where it is from another world."""
+    body = printable(body)
     try:
         status = api.ModelRolloutStatus.model_validate(body.get("status") or {})
     except ValidationError as invalid:
@@ -149,7 +151,7 @@ def seen(body: Object, now: float, deployments: Mapping[str, Object | None] | No
         spec=spec,
         status=status,
         steps=steps_of(spec.strategy, is_revert=is_revert) if spec else (),
-        deployments=deployments or {},
+        deployments=printable(dict(deployments or {})),
         now=now,
     )
 

@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from modelrollout.kubectl.failures import Denied, Failure, NotFound, Unreachable
 from modelrollout.kubectl.kubeconfig import Access
+from modelrollout.kubectl.printable import printable
 
 Object = dict[str, Any]
 SECONDS = 15
@@ -210,7 +211,7 @@ def _failure(status: int, path: str, data: bytes) -> Failure:
         message, named = str(said.get("message", "")), (said.get("details") or {}).get("name")
     except (ValueError, AttributeError):
         message, named = data[:200].decode(errors="replace").strip(), None
-    message = _sentence(message) or http.client.responses.get(status, str(status))
+    message = printable(_sentence(message)) or http.client.responses.get(status, str(status))
     kind: type[Failure] = Failure
     match status:
         case http.client.UNAUTHORIZED:
