@@ -17,6 +17,7 @@ from modelrollout.api import fields
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record, records
 from modelrollout.core.facts import as_time
+from modelrollout.core.news import is_news
 from modelrollout.core.observation import MissingService, Observation, Rollout
 from modelrollout.core.plan import Note, Plan, Scale, Severity
 from modelrollout.errors import Conflict, NotFound, RolloutError
@@ -31,7 +32,7 @@ async def apply(
     """Make the plan true. `body` is the object as this pass read it, `seen` what it decided upon."""
     if plan.finalizer and not rollout.has_finalizer and not rollout.is_deleting:
         body = await _set_finalizers(body, [*_finalizers(body), api.FINALIZER], world)
-    body = await _write_status(plan, body, world)
+    body = await _write_status(plan, body, rollout, seen.now, world)
     # Without a wait in between: what is decided from here on is on record, or the process is gone.
     for record in records(rollout, seen, plan):
         _put_on_record(record, world)
@@ -114,17 +115,25 @@ async def _set_finalizers(body: Object, finalizers: list[str], world: World) -> 
     return await world.cluster.patch(ROLLOUTS, meta["namespace"], meta["name"], operations)
 
 
-async def _write_status(plan: Plan, body: Object, world: World) -> Object:
+async def _write_status(
+    plan: Plan, body: Object, rollout: Rollout, now: float, world: World
+) -> Object:
     """
-    Also where it changes nothing, if other objects are to be written by it.
+    At once what is news, figures only now and then; and whenever other objects are to be written.
 
     The API server refuses it when somebody wrote since: what an operator has decided on an object
     that is old by now moves nobody.
     """
-    status = plan.status.to_dict()
-    if status == body.get("status") and not _moves_something(plan):
+    meta, is_needed = body["metadata"], _moves_something(plan)
+    is_due = is_needed or plan.look_again_seconds is None or world.drafts.is_due(meta, now)
+    if not (is_due or plan.notes or is_news(rollout.status, plan.status)):
+        world.drafts.kept(meta, plan.status)
         return body
-    return await world.cluster.replace_status(ROLLOUTS, {**body, "status": status})
+    status = plan.status.to_dict()
+    if is_needed or status != body.get("status"):
+        body = await world.cluster.replace_status(ROLLOUTS, {**body, "status": status})
+    world.drafts.stored(body["metadata"], plan.status, now)
+    return body
 
 
 def _moves_something(plan: Plan) -> bool:

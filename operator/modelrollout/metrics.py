@@ -74,14 +74,15 @@ async def with_metrics(
     width = float(spec.analysis.interval_seconds)
     if known.step is None and candidate.is_ready and seen.route.is_settled:
         there = tuple(each for each in measures if each.where is not Where.COMPARATOR)
-        answers = await _ask(_Question(known, seen.now, width), there, source, seen.now)
+        question = _Question(known, seen.now, seen.now, width)
+        answers = await _ask(question, there, (), source, world)
         return replace(seen, measures=there, pasts=answers.pasts)
     if known.step_start_time is None:
         return seen
-    question = _Question(known, facts.as_seconds(known.step_start_time), width)
-    asked = _comparable(measures, question, seen.now)
-    limits = (*_limits(rollout), *_coverage(rollout, question, seen.now))
-    answers = await _ask(question, asked, source, seen.now, limits)
+    question = _Question(known, seen.now, facts.as_seconds(known.step_start_time), width)
+    asked = _comparable(measures, question)
+    limits = (*_limits(rollout), *_coverage(rollout, question))
+    answers = await _ask(question, asked, limits, source, world)
     levels = {name: each for name, each in answers.levels.items() if name != COVERAGE}
     if not asked:
         counted = await _warmup(measures, question, source, seen.now)
@@ -112,8 +113,10 @@ def _is_urgent(rollout: Rollout) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Question:
     known: api.ModelRolloutStatus
+    now: float
+    """Unix seconds."""
     start: float
-    """Of the step, or of what comes before the first one: now. Unix seconds."""
+    """Of the step, or of what comes before the first one: now."""
     width: float
 
 
@@ -126,16 +129,14 @@ class _Answers:
     levels: dict[str, Level]
 
 
-def _comparable(
-    measures: Sequence[Measure], question: _Question, now: float
-) -> tuple[Measure, ...]:
+def _comparable(measures: Sequence[Measure], question: _Question) -> tuple[Measure, ...]:
     """
     Those that both versions still say something about.
 
     At 100 % stable gets no requests any more, but what is known with a delay still comes in for
     the ones that it had.
     """
-    weight = question.known.weight.wanted
+    weight, now = question.known.weight.wanted, question.now
     if now < question.start or question.known.warmup is not None:
         # The candidate warms up: what it does now is no evidence.
         return ()
@@ -170,9 +171,9 @@ def _limits(rollout: Rollout) -> tuple[_Limit, ...]:
     )
 
 
-def _coverage(rollout: Rollout, question: _Question, now: float) -> tuple[_Limit, ...]:
+def _coverage(rollout: Rollout, question: _Question) -> tuple[_Limit, ...]:
     """Asked in a mirror step, as soon as there can be two scrapes in it."""
-    seconds = now - question.start
+    seconds = question.now - question.start
     if not question.known.mirror or seconds <= 0:
         return ()
     query = coverage_query(rollout.namespace, rollout.name, seconds)
@@ -186,14 +187,14 @@ def _is_share(value: float | None) -> bool:
 async def _ask(
     question: _Question,
     measures: Sequence[Measure],
+    limits: Sequence[_Limit],
     source: MetricSource,
-    now: float,
-    limits: Sequence[_Limit] = (),
+    world: World,
 ) -> _Answers:
     """Everything at once."""
-    answers = await asyncio.gather(
-        *(_answer(question, each, source, now) for each in measures),
-        *(_level(each, source, now) for each in limits),
+    answers = await world.together(
+        *(_answer(question, each, source) for each in measures),
+        *(_level(each, source, question.now) for each in limits),
     )
     names = [*(each.name for each in measures), *(each.name for each in limits)]
     named = list(zip(names, answers, strict=True))
@@ -205,17 +206,17 @@ async def _ask(
 
 
 async def _answer(
-    question: _Question, measure: Measure, source: MetricSource, now: float
-) -> Reading | Past:
+    question: _Question, measure: Measure, source: MetricSource
+) -> Reading | Past | Level:
     """One guardrail's windows, or what stable did before, until that is known."""
     checkpoint = collect.resumed(measure, question.known.checkpoint, question.start)
     grid = Grid(start=question.start, width=question.width, watermark=checkpoint.watermark)
     try:
         async with asyncio.timeout(METRICS_SECONDS):
             if not collect.is_prepared(checkpoint):
-                return await past_of(measure, checkpoint, grid, source, now)
+                return await past_of(measure, checkpoint, grid, source, question.now)
             query = collect.with_thresholds(measure.query, checkpoint)
-            return await source.read(query, grid, now)
+            return await source.read(query, grid, question.now)
     except (MetricsUnavailable, TimeoutError) as error:
         return Reading(watermark=grid.watermark, blind=str(error) or LATE)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
@@ -45,8 +44,8 @@ MOST_BYTES_OF_A_NAME = 256
 """Of who gives a command."""
 
 
-def rollout_of(body: Object) -> Rollout:
-    """The object as read. What cannot be parsed becomes a sentence, never an exception."""
+def rollout_of(body: Object, newest: api.ModelRolloutStatus | None = None) -> Rollout:
+    """The object as read, with a newer status if there is one. What cannot be parsed becomes a sentence, never an exception."""
     meta = body["metadata"]
     annotations = meta.get("annotations") or {}
     try:
@@ -54,7 +53,7 @@ def rollout_of(body: Object) -> Rollout:
     except ValidationError as invalid:
         spec, error = None, api.sentence_of(invalid)
     try:
-        status = api.ModelRolloutStatus.model_validate(body.get("status") or {})
+        status = newest or api.ModelRolloutStatus.model_validate(body.get("status") or {})
     except ValidationError as invalid:
         # Nobody but an operator writes status. To go on from an empty one would forget who is
         # stable: better that nothing moves until an operator that understands it is back.
@@ -105,7 +104,7 @@ async def observe(rollout: Rollout, world: World) -> Observation:
     if route.problem is None:
         # A problem of the route: nothing is written to what is another's.
         route = replace(route, problem=await claimed(rollout, known, route, world))
-    stable, candidate = await asyncio.gather(
+    stable, candidate = await world.together(
         _find(_stable(rollout.spec, known), rollout, world),
         _find(_candidate(rollout.spec), rollout, world),
     )
@@ -129,7 +128,8 @@ async def observe(rollout: Rollout, world: World) -> Observation:
         comparator=comparator,
     )
     seen = await with_replicas(rollout, known, seen, world)
-    seen = replace(seen, checks=await _checks(rollout, known, seen, world))
+    if checks := await _checks(rollout, known, seen, world):
+        seen = replace(seen, checks=checks)
     return await with_metrics(rollout, known, seen, view.split, world)
 
 
@@ -165,7 +165,7 @@ async def _checks(
     due = [each for each in rollout.spec.strategy.checks if each.name not in passed]
     service, port = candidate.version.service, rollout.spec.port
     requests = [(each.name, each.http) for each in due if each.http is not None]
-    results = await asyncio.gather(
+    results = await world.together(
         *(world.checker.run(http, rollout.namespace, service, port) for _, http in requests)
     )
     found = {name: result for (name, _), result in zip(requests, results, strict=True)}
@@ -248,17 +248,19 @@ async def _find(wanted: _Wanted, rollout: Rollout, world: World) -> _Found:
         return _Found(wanted=wanted, problem=Problem(reason=reason, message=message), labels={})
     labels = deployment["spec"]["template"]["metadata"].get("labels") or {}
     selector = deployment["spec"]["selector"]
-    replica_sets, endpoints, service = await asyncio.gather(
-        _replica_sets(deployment, world),
-        _ready_endpoints(rollout.namespace, wanted.service, world),
-        _service(rollout.namespace, wanted.service, world),
+    by_name = f"kubernetes.io/service-name={wanted.service}"
+    replica_sets, slices, services = await world.together(
+        world.cluster.list(REPLICA_SETS, rollout.namespace, selector_of(deployment)),
+        world.cluster.list(ENDPOINT_SLICES, rollout.namespace, by_name),
+        _services(rollout.namespace, wanted.service, world),
     )
+    service = services[0] if services else None
     missing = None if service else _missing_service(deployment, wanted)
     problem = _service_problem(wanted, service, missing, labels, rollout)
     by_service = (service or {}).get("spec", {}).get("selector") or {}
     return _Found(
         wanted=wanted,
-        workload=_workload(deployment, wanted, replica_sets, endpoints),
+        workload=_workload(deployment, wanted, replica_sets, slices),
         problem=problem,
         labels=labels,
         selectors=tuple(each for each in (selector.get("matchLabels"), by_service) if each),
@@ -267,7 +269,7 @@ async def _find(wanted: _Wanted, rollout: Rollout, world: World) -> _Found:
 
 
 def _workload(
-    deployment: Object, wanted: _Wanted, replica_sets: tuple[str, ...], endpoints: int
+    deployment: Object, wanted: _Wanted, replica_sets: list[Object], slices: list[Object]
 ) -> Workload:
     status = deployment.get("status", {})
     is_current = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
@@ -286,8 +288,8 @@ def _workload(
         ),
         desired=deployment["spec"].get("replicas", 1),
         available=counted if is_current else 0,
-        endpoints=endpoints,
-        replica_sets=replica_sets,
+        endpoints=_ready_endpoints(slices),
+        replica_sets=_names_of_owned(replica_sets, deployment["metadata"]["uid"]),
         images=tuple(each.get("image", "") for each in template["spec"].get("containers") or ()),
         stuck=_stuck(deployment) if is_current else "",
     )
@@ -301,37 +303,28 @@ def _stuck(deployment: Object) -> str:
     return ""
 
 
-async def _replica_sets(deployment: Object, world: World) -> tuple[str, ...]:
-    meta = deployment["metadata"]
-    found = await world.cluster.list(REPLICA_SETS, meta["namespace"], selector_of(deployment))
-    return tuple(
-        sorted(
-            each["metadata"]["name"]
-            for each in found
-            if any(
-                owner["uid"] == meta["uid"] for owner in each["metadata"].get("ownerReferences", [])
-            )
-        )
-    )
+def _names_of_owned(replica_sets: list[Object], uid: str) -> tuple[str, ...]:
+    owners = [
+        (each["metadata"]["name"], each["metadata"].get("ownerReferences", []))
+        for each in replica_sets
+    ]
+    return tuple(sorted(name for name, some in owners if uid in [each["uid"] for each in some]))
 
 
-async def _ready_endpoints(namespace: str, service: str, world: World) -> int:
-    slices = await world.cluster.list(
-        ENDPOINT_SLICES, namespace, f"kubernetes.io/service-name={service}"
-    )
+def _ready_endpoints(slices: list[Object]) -> int:
     return sum(
-        1
+        endpoint.get("conditions", {}).get("ready", True)
         for each in slices
         for endpoint in each.get("endpoints") or []
-        if endpoint.get("conditions", {}).get("ready", True)
     )
 
 
-async def _service(namespace: str, name: str, world: World) -> Object | None:
+async def _services(namespace: str, name: str, world: World) -> list[Object]:
+    """The one of that name, if it exists."""
     try:
-        return await world.cluster.get(SERVICES, namespace, name)
+        return [await world.cluster.get(SERVICES, namespace, name)]
     except NotFound:
-        return None
+        return []
 
 
 def _missing_service(deployment: Object, wanted: _Wanted) -> MissingService | None:

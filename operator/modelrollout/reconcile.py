@@ -35,8 +35,9 @@ async def reconcile(key: Key, world: World) -> Pass:
         body = await world.cluster.get(ROLLOUTS, *key)
     except NotFound:
         telemetry.forget(*key)
+        world.drafts.forget(key)
         return NOTHING_LEFT
-    rollout = rollout_of(body)
+    rollout = rollout_of(body, world.drafts.status_of(body["metadata"]))
     seen = await observe(rollout, world)
     plan = decide(rollout, seen)
     await apply(plan, body, rollout, seen, world)

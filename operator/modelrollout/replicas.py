@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from modelrollout.adapters.cluster import AUTOSCALERS, DEPLOYMENTS, PODS, Object, selector_of
@@ -26,7 +25,7 @@ async def with_replicas(
         name = candidate.version.deployment
         unplaced = "" if known.candidate is None else await _unplaced(rollout, candidate, world)
         candidate = replace(candidate, autoscaler=autoscalers.get(name, ""), unplaced=unplaced)
-    found = await asyncio.gather(*(_desired(rollout.namespace, each, world) for each in names))
+    found = await world.together(*(_desired(rollout.namespace, each, world) for each in names))
     idle = {
         name: Idle(desired=desired, autoscaler=autoscalers.get(name, ""))
         for name, desired in zip(names, found, strict=True)

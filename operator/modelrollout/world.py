@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 from modelrollout.adapters.cluster import Object, Resource
 from modelrollout.adapters.routers.gateway_api import View
@@ -13,6 +14,9 @@ from modelrollout.core.audit import Record
 from modelrollout.core.evidence import Grid, Histogram, Query, Reading
 from modelrollout.core.observation import CheckResult, Comparator, Observation, Rollout
 from modelrollout.core.plan import Plan, Traffic
+from modelrollout.drafts import Drafts
+
+T = TypeVar("T")
 
 
 class Cluster(Protocol):
@@ -104,6 +108,13 @@ class Checker(Protocol):
         """Ask once; never an exception."""
 
 
+class Together(Protocol):
+    """How several questions are asked at once: see asyncio.gather."""
+
+    def __call__(self, *questions: Coroutine[Any, Any, T]) -> Awaitable[list[T]]:
+        """The answers, in the order of the questions."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Everything outside of a pass."""
@@ -118,3 +129,5 @@ class World:
     """Unix seconds."""
     listeners: Sequence[Listener] = ()
     recorder: Recorder | None = None
+    drafts: Drafts = field(default_factory=Drafts)
+    together: Together = asyncio.gather

@@ -157,7 +157,7 @@ def choose(
 
 def with_thresholds(query: Query, checkpoint: GuardrailCheckpoint) -> Query:
     """The question, at the thresholds that were fixed when the evidence began."""
-    return replace(query, thresholds=tuple(checkpoint.thresholds))
+    return replace(query, thresholds=checkpoint.thresholds) if checkpoint.thresholds else query
 
 
 def _is_common(past: Iterable[Counts]) -> bool:

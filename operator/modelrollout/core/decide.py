@@ -35,7 +35,7 @@ from modelrollout.core.evidence import Measure
 from modelrollout.core.forecast import Pods
 from modelrollout.core.measures import can_count
 from modelrollout.core.observation import CheckResult, Observation, Rollout, Workload
-from modelrollout.core.plan import Note, Plan, Severity, Traffic, traffic_of
+from modelrollout.core.plan import Note, Plan, Severity, Traffic, shares_of, traffic_of
 from modelrollout.core.status import Outcome
 from modelrollout.core.steps import Step, StepKind, step_of, steps_of
 
@@ -139,6 +139,8 @@ class _Pass:
     @cached_property
     def traffic(self) -> Traffic | None:
         """What the facts intend."""
+        if shares_of(self.facts) == shares_of(self.rollout.status):
+            return self.intended
         return traffic_of(self.facts, self.spec, self.rollout.name)
 
     @property
@@ -514,7 +516,7 @@ def _judged(here: _Pass) -> tuple[_Pass, Judgement | None]:
             "cohort": _cohort(here),
         }
     )
-    if not judgement.blind and not _lacks_comparator(here):
+    if new.no_data_since_time and not judgement.blind and not _lacks_comparator(here):
         new = new.model_copy(update={"no_data_since_time": None})
     return here.with_facts(new, *_doubts(here, new, judgement)), judgement
 
@@ -1078,10 +1080,10 @@ def _next_look(here: _Pass, at_most: float | None) -> float:
     if here.facts.step is None or here.facts.step_start_time is None:
         return WAIT_SECONDS
     interval = here.spec.analysis.interval_seconds
-    start = facts.as_seconds(here.facts.step_start_time)
+    asked = {*here.seen.readings, *here.seen.pasts}
     due = min(
-        (each.watermark + interval for each in here.facts.checkpoint if each.key != "limit"),
-        default=start + interval,
+        (each.watermark + interval for each in here.facts.checkpoint if each.name in asked),
+        default=here.now + interval,
     )
     wait = due + SETTLE_SECONDS - here.now
     if wait < -WAIT_SECONDS:

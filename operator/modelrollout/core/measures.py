@@ -29,19 +29,16 @@ def measures_of(
     route_split: Split | None,
 ) -> tuple[Measure, ...]:
     """The guardrails that compare the versions; limits are not among them."""
-    measures = []
-    for each in analysis.guardrails:
-        if each.limit is None:
-            split = _split(each, namespace, rollout, stable, candidate, route_split)
-            plain = _measure(each)
-            query = replace(plain.query, stable=split.stable, candidate=split.candidate)
-            measures.append(replace(plain, query=query))
-    return tuple(measures)
+    return tuple(
+        _measure(each, _split(each, namespace, rollout, stable, candidate, route_split))
+        for each in analysis.guardrails
+        if each.limit is None
+    )
 
 
 @lru_cache(maxsize=4096)
-def _measure(given: api.Guardrail) -> Measure:
-    """A guardrail before it is known who the versions are: the same in every pass."""
+def _measure(given: api.Guardrail, split: Split) -> Measure:
+    """The same in every pass, as long as spec and pods are."""
     guardrail = presets.expanded(given)
     assert guardrail.tolerance is not None
     assert guardrail.margin is not None
@@ -54,8 +51,8 @@ def _measure(given: api.Guardrail) -> Measure:
             kind=kind,
             events=events,
             total=total,
-            stable=(),
-            candidate=(),
+            stable=split.stable,
+            candidate=split.candidate,
             slice_label=slices.label if slices else "",
         ),
         tolerance=Bound(*guardrail.tolerance.numbers()),
@@ -94,7 +91,7 @@ def cohort_query(analysis: api.Analysis, split: Split | None) -> Query | None:
         return None
     for each in analysis.guardrails:
         if each.preset is api.Preset.ENVOY_ERRORS:
-            query = _measure(each).query
+            query = _measure(each, split).query
             return replace(query, name="cohort", stable=split.cohort, candidate=split.cohort)
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 
 from modelrollout.api.v1alpha1 import (
     CohortMember,
@@ -120,10 +121,10 @@ def traffic_of(
     if status.stable is None or spec is None:
         return None
     away = status.candidate is not None and status.weight.wanted > 0
-    is_mirrored = status.candidate is not None and bool(status.mirror)
-    mirror = Mirror(
-        service=comparator_of(rollout), port=COMPARATOR_PORT, percent=status.mirror or 0
-    )
+    mirror = None
+    if status.candidate is not None and status.mirror:
+        service = comparator_of(rollout)
+        mirror = Mirror(service=service, port=COMPARATOR_PORT, percent=status.mirror)
     return Traffic(
         stable=_backend(status.stable),
         candidate=_backend(status.candidate) if away and status.candidate else None,
@@ -133,12 +134,15 @@ def traffic_of(
         sticky=spec.traffic.sticky if away else None,
         salt=f"{rollout}/{status.candidate.revision}" if away and status.candidate else "",
         cohort=spec.traffic.cohort if away else (),
-        mirror=mirror if is_mirrored else None,
+        mirror=mirror,
     )
 
 
 UNFIT_FOR_HEADER = re.compile(r"[^ -$&-~]")
 """All but printable ASCII, and the sign that Envoy takes for the beginning of a command."""
+
+shares_of = attrgetter("stable", "candidate", "weight", "mirror", "retired")
+"""What of a status `traffic_of` depends on."""
 
 
 def _backend(version: VersionStatus) -> Backend:
@@ -148,7 +152,7 @@ def _backend(version: VersionStatus) -> Backend:
 
 
 def _off_route(status: ModelRolloutStatus, *, away: bool) -> tuple[str, ...]:
-    versions = [each for each in (status.stable, status.candidate) if each is not None]
-    on_route = [each for each in versions if away or each is not status.candidate]
-    named = {*status.retired, *(each.service for each in versions)}
-    return tuple(sorted(named - {each.service for each in on_route}))
+    stable, candidate = (
+        {each.service} if each is not None else set() for each in (status.stable, status.candidate)
+    )
+    return tuple(sorted({*status.retired, *candidate} - stable - (candidate if away else set())))

@@ -10,6 +10,7 @@ from modelrollout.api.v1alpha1 import ModelIdentity
 
 TEMPLATE_DIGITS = 10
 MODEL_DIGITS = 6
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def revision_of(template: dict[str, Any], model: ModelIdentity | None) -> str:
@@ -27,5 +28,4 @@ def same_model(template: dict[str, Any], known: str) -> str:
 
 
 def _digest(value: dict[str, Any], digits: int) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+    return hashlib.sha256(CANONICAL.encode(value).encode()).hexdigest()[:digits]

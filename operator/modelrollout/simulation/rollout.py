@@ -12,7 +12,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -24,10 +24,11 @@ from modelrollout.api.conditions import Type
 from modelrollout.api.v1alpha1 import Verdict
 from modelrollout.core.observation import CheckResult, Comparator, Rollout
 from modelrollout.core.steps import Step, steps_of
+from modelrollout.drafts import Drafts
 from modelrollout.reconcile import reconcile
 from modelrollout.simulation.cluster import Gateway, Store, Weights, furnish, replica_set_of
 from modelrollout.simulation.exports import Exports, Site, exports_of
-from modelrollout.simulation.loop import InstantLoop
+from modelrollout.simulation.loop import InstantLoop, one_by_one
 from modelrollout.simulation.metrics import Prometheus, VersionNames
 from modelrollout.simulation.scenario import Scenario
 from modelrollout.simulation.scrapes import Scraper, Target
@@ -149,6 +150,7 @@ class Simulation:
             checker=_Elsewhere(),
             clock=self.clock,
             recorder=recorder,
+            together=one_by_one,
         )
         self._schedule_restart()
 
@@ -198,6 +200,7 @@ class Simulation:
             done = await reconcile((self._meta["namespace"], self._meta["name"]), self._world)
         except Crash:
             self.crashes += 1
+            self._world = replace(self._world, drafts=Drafts())
             self._down_until = self.now + self._scenario.operator_restart_seconds
             self._look_at = self._down_until
         else:

@@ -156,8 +156,7 @@ class _Place:
     def users_rule(self, *, final: bool = False, quickly: bool = False) -> Object:
         """The user's rule after the next write; `quickly`: if that write can be made at once."""
         refs = backends.refs_after_next_write(self.refs, self.traffic, final=final)
-        before, after = backends.shares_of(self.refs), backends.shares_of(refs)
-        if quickly and shares.needs_rest(before, after):
+        if quickly and shares.needs_rest(backends.shares_of(self.refs), backends.shares_of(refs)):
             refs = self.refs
         rule = {**self.rule, "backendRefs": refs}
         return mirror.with_mirror(rule, comparator_of(self.aim.rollout), self.aim.traffic.mirror)

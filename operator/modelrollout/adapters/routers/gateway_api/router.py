@@ -179,10 +179,12 @@ class GatewayAPIRouter:
         answer = self._answer(policy, wanted, len(route["spec"].get("parentRefs", [])))
         if answer.stage is Stage.REFUSED:
             waits = buckets.refusal(rollout.name, answer.message)
+        if answer.stage is not aim.buckets:
+            aim = replace(aim, buckets=answer.stage)
         return _Seen(
             route=route,
             live=live,
-            aim=replace(aim, buckets=answer.stage),
+            aim=aim,
             policy=policy,
             wanted_policies=wanted,
             obstacle=said,
