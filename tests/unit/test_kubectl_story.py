@@ -11,8 +11,10 @@ import pytest
 from builders import NOW, a_spec, a_workload
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
+from modelrollout.core.facts import recorded
 from modelrollout.kubectl import advice, story, words
 from modelrollout.kubectl.differences import Change, changes
+from modelrollout.kubectl.printable import printable
 from modelrollout.kubectl.seen import Seen, seen
 from modelrollout.simulation.rollout import Simulation
 from modelrollout.simulation.scenario import scenario_of
@@ -261,3 +263,20 @@ def test_intervals_are_said_in_their_kind(kind, lower, upper, text):
     )
 
     assert words.interval(found, None) == text
+
+
+def test_what_an_ab_test_found_is_in_the_paragraph():
+    walk = Walk()
+    walk.until(api.Phase.PROGRESSING)
+    walk.step()
+    trial = walk.status.candidate
+    assert trial is not None
+    walk.status = recorded(walk.status, "Compared", trial, "errors: 1 % against 2 %", walk.now)
+
+    assert "errors: 1 % against 2 %." in story.paragraph(walked(walk))
+
+
+def test_letters_that_turn_or_erase_are_replaced():
+    assert printable({"a\x1b": ["\u202egnp.exe", "two\nlines", 1]}) == {
+        "a\ufffd": ["\ufffdgnp.exe", "two\nlines", 1]
+    }

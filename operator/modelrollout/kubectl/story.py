@@ -114,6 +114,7 @@ def _sentences(seen: Seen) -> Iterator[str]:
         yield from _promoted(seen)
         return
     yield _where(seen)
+    yield _compared(seen)
     yield from _waits(seen)
     yield safety(seen).sentence
 
@@ -221,6 +222,14 @@ def _against(seen: Seen, found: api.GuardrailStatus) -> str:
         return f"{found.name} {found.message}"
     candidate, stable = (words.figure(e, guardrail) for e in (found.candidate, found.stable))
     return f"{found.name} {candidate} against {stable} of stable"
+
+
+def _compared(seen: Seen) -> str:
+    """How the A/B test of the version on trial came out, if it has."""
+    trial = seen.status.candidate
+    found = (each for each in seen.status.history if each.what == "Compared")
+    told = next((each for each in found if trial and each.revision == trial.revision), None)
+    return _ended(told.message) if told else ""
 
 
 def _where(seen: Seen) -> str:
