@@ -90,6 +90,11 @@ class Walk:
         )
         if not is_judged:
             return observation
+        if status.warmup is not None:
+            counted = Reading(watermark=self.now, blind=blind or "nothing was answered")
+            if traffic is not None and not blind:
+                counted = a_reading(windows(self.now - 5, 1, *traffic))
+            return replace(observation, warmup=counted)
         idle = Where.ROUTE if status.mirror else Where.COMPARATOR
         measures = tuple(
             replace(each, is_idle=each.where is idle) for each in the_measures(rollout, observation)

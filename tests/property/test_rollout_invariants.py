@@ -51,7 +51,8 @@ def steps(*given):
 STRATEGIES = {
     "canary": (steps({"weight": 10}, {"weight": 50}), BETA),
     "canary with approvals": (
-        steps({"weight": 10}, {"approval": {}}, {"weight": 50}, {"pauseSeconds": 20}),
+        steps({"weight": 10}, {"approval": {}}, {"weight": 50}, {"pauseSeconds": 20})
+        | {"warmupRequests": 120},
         STICKY,
     ),
     "blue/green": ({"type": "BlueGreen", "checks": CHECKS, "checkSeconds": 30}, {}),
@@ -260,6 +261,7 @@ class Rollouts(RuleBasedStateMachine):
         assert left.kind is not StepKind.APPROVAL
         if left.is_judged:
             assert new.verdict is Verdict.PASS
+            assert old.warmup is None
 
     def names_of_checks(self):
         return [each.name for each in self.walk_spec().strategy.checks]
