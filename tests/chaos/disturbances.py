@@ -42,7 +42,7 @@ class Disturbance:
         """What a run may come to; a bad candidate is never promoted."""
         found = self.endings or frozenset({story.ending})
         if story.ending == "Deleted":
-            return frozenset({"Deleted"})
+            return frozenset({"Deleted"}) | (self.endings or frozenset())
         if story.ending == "RolledBack":
             return (found | ROLLED_BACK) - {"Promoted"}
         return found | {story.ending}
@@ -340,9 +340,10 @@ async def _other_steps(run: Run) -> None:
     await _begun(run)
     strategy = run.rollout["spec"]["strategy"]
     run.observer.least_requests = 100  # the default: the step in force is none of the list's
-    if "steps" in strategy and strategy.get("type", "Canary") == "Canary":
-        steps = [*strategy["steps"][:-1], {**strategy["steps"][-1], "weight": 70}]
-        run.server.change(ROLLOUTS, "shop", "ranker", strategy={**strategy, "steps": steps})
+    steps = strategy.get("steps", [])
+    if strategy.get("type", "Canary") == "Canary" and "weight" in steps[-1]:
+        changed = [*steps[:-1], {**steps[-1], "weight": 70}]
+        run.server.change(ROLLOUTS, "shop", "ranker", strategy={**strategy, "steps": changed})
 
 
 async def _paused_and_back(run: Run) -> None:

@@ -7,11 +7,9 @@ operator it knows nothing, and the operator nothing of it.
 
 from __future__ import annotations
 
-from typing import Any
-
 from chaos.apiserver import ApiServer
 from chaos.clock import BEGAN
-from chaos.plane import COMPARATOR, Plane
+from chaos.plane import COHORT, COMPARATOR, Plane
 from chaos.stories import Story
 from modelrollout.adapters.cluster import DEPLOYMENTS, HTTP_ROUTES, ROLLOUTS, Object
 from modelrollout.api import v1alpha1 as api
@@ -21,6 +19,7 @@ TRICKLE = 0.001
 """Less than this part of the users is nobody: a backend on its way on to the route or off it."""
 REACTION_SECONDS = 15.0
 """Pods that die are to lose their users in this time."""
+PROPAGATION_SECONDS = 0.5
 GOES_ON = {"approve", "skip-step", "promote"}
 OWN = ("modelrollout-ranker-cohort", "modelrollout-ranker-sticky")
 
@@ -28,7 +27,9 @@ OWN = ("modelrollout-ranker-cohort", "modelrollout-ranker-sticky")
 class Observer:
     """Watches one rollout."""
 
-    def __init__(self, story: Story, server: ApiServer, plane: Plane) -> None:
+    def __init__(
+        self, story: Story, server: ApiServer, plane: Plane, candidate: str | None = None
+    ) -> None:
         self._story = story
         self._server = server
         self._plane = plane
@@ -42,7 +43,9 @@ class Observer:
         self.least_requests = 2000
         """Of the candidate, for a step to be passed."""
         self.first_exposure: float | None = None
-        self.candidate = str(story.spec["candidate"]["deployment"])
+        self.candidate = candidate or str(story.spec["candidate"]["deployment"])
+        self.is_edited = False
+        """Steps and versions are exchanged: their numbers say nothing."""
         self.stable = str(story.spec["stable"]["deployment"])
         self._share = 0.0
         self._rose = 0.0
@@ -53,7 +56,9 @@ class Observer:
         """When a user could last reach the candidate."""
         self.news: float | None = None
         """When it was first known that the candidate is bad, Unix seconds."""
-        self._foreign: Any = None
+        self._last_stable = self.stable
+        self._on_trial = 0.0
+        """When it was taken off trial, Unix seconds."""
         plane.told.append(self._shared_out)
         server.listeners.append(self._written)
 
@@ -92,7 +97,7 @@ class Observer:
             self.last_exposure = self._server.now()
             self.first_exposure = self.first_exposure or self.last_exposure
         self._endpoints_are_there()
-        if share > self._share + TRICKLE:
+        if share > self._share + TRICKLE + (COHORT if self.is_edited else 0):
             if not self.is_meddled_with:
                 self._may_rise(share, status)
             self._rose = self._server.now()
@@ -104,19 +109,34 @@ class Observer:
         self._holds_on(share)
 
     def _is_stable(self, deployment: str) -> bool:
-        return bool(self.status.get("stable", {}).get("deployment") == deployment)
+        """Also after the ModelRollout is gone."""
+        stable = self.status.get("stable", {}).get("deployment")
+        self._last_stable = stable or self._last_stable
+        return self._last_stable == deployment
 
     def _holds_on(self, share: float) -> None:
-        """The finalizer is there while traffic is away from rest."""
+        """The finalizer is there while traffic is away from rest, and the route says so."""
+        is_away = share > 0 or self._plane.mirrored(self._story.route)
+        if not is_away or not self._is_on_route():
+            return
         try:
             live = self._server.get(ROLLOUTS, "shop", "ranker")
         except NotFound:
-            if share > 0:
-                self._says("users are on the candidate of a ModelRollout that is gone")
+            self._says("users are on the candidate of a ModelRollout that is gone")
             return
-        is_away = share > 0 or self._plane.mirrored(self._story.route)
-        if is_away and api.FINALIZER not in live["metadata"].get("finalizers", []):
+        if api.FINALIZER not in live["metadata"].get("finalizers", []):
             self._says("traffic is away from rest without a finalizer")
+
+    def _is_on_route(self) -> bool:
+        """Not only in the gateway, which has yet to take up that it is not."""
+        try:
+            route = self._server.get(HTTP_ROUTES, "shop", self._story.route)
+        except NotFound:
+            return False
+        rules = route["spec"]["rules"]
+        backends = {each["name"] for rule in rules for each in rule.get("backendRefs", [])}
+        filters = {each["type"] for rule in rules for each in rule.get("filters", [])}
+        return self.candidate in backends or "RequestMirror" in filters
 
     def _endpoints_are_there(self) -> None:
         """Users who are sent to nobody's Service are soon sent elsewhere."""
@@ -126,7 +146,8 @@ class Observer:
             for rule in route
             for each in rule.get("backendRefs", [])
         )
-        if not sent or self._plane.endpoints(self.candidate) > 0:
+        is_served = self._plane.endpoints(self.candidate) > 0
+        if not sent or is_served or not self._is_on_route():
             self._unanswered = None
         elif self._unanswered is None:
             self._unanswered = self._server.now()
@@ -140,7 +161,9 @@ class Observer:
 
     def _may_rise(self, share: float, status: Object) -> None:
         trial, lost = status.get("candidate"), status.get("rejected")
-        if trial is None:
+        if self._server.now() - self._on_trial < PROPAGATION_SECONDS:
+            return  # what was written then has only now arrived
+        if trial is None or trial["deployment"] != self.candidate:
             self._says(f"{share:.1%} of the users get a candidate that is not on trial")
             return
         if lost is not None and (lost["deployment"], lost["revision"]) == (
@@ -153,7 +176,7 @@ class Observer:
         commanded = [text for time, text in self.commands if time >= self._rose]
         if self._share <= TRICKLE or GOES_ON & set(commanded):
             return
-        if self._has_approval_behind():
+        if not self.is_edited and self._has_approval_behind():
             self._says("an approval was passed without a human")
         seen = self._plane.answered(self.candidate, self._rose)
         if seen < self.least_requests:
@@ -193,6 +216,12 @@ class Observer:
             self._says("what is not ours on the route was changed")
 
     def _status_written(self, before: Object, after: Object) -> None:
+        if (
+            before.get("candidate", {}).get("deployment")
+            == self.candidate
+            != (after.get("candidate", {}).get("deployment"))
+        ):
+            self._on_trial = self._server.now()
         old, new = before.get("history", []), after.get("history", [])
         if old and new[len(new) - len(old) :] != old and len(new) < 20:
             self._says("history was lost")
@@ -205,7 +234,7 @@ class Observer:
         if changed and "Promoted" not in fresh:
             self._says("stable changed without a promotion")
         same_trial = before.get("candidate") and before.get("candidate") == after.get("candidate")
-        if same_trial and after.get("step", 99) < before.get("step", 0):
+        if same_trial and not self.is_edited and after.get("step", 99) < before.get("step", 0):
             self._says(f"went from step {before['step']} back to {after['step']}")
 
     def _scaled(self, before: Object, after: Object) -> None:

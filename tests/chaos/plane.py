@@ -113,6 +113,7 @@ class Plane:
         self.gateway_is_down, self.refusal = False, ""
         for each in self._server.list(HTTP_ROUTES, self.namespace):
             self._take_up(each["metadata"]["name"])
+        self._answer_policies()
 
     def _take_up(self, name: str) -> None:
         try:

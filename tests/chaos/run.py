@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Run:
         self.server = ApiServer(self.clock)
         self.plane = Plane(self.server, self.loop, self.clock, "shop")
         self.observer = Observer(story, self.server, self.plane)
+        self.observers = [self.observer]
         self.prometheus = Prometheus(self.plane)
         self.is_api_away = False
         self.is_watching = True
@@ -114,7 +116,7 @@ class Run:
         return Outcome(
             ending=self._ending(),
             seconds=ended,
-            violations=tuple(self.observer.violations),
+            violations=tuple(said for each in self.observers for said in each.violations),
             left_behind=tuple(self.observer.left_behind()),
             lost_requests=self.plane.lost_requests,
             seconds_to_safety=self.observer.seconds_to_safety(),
@@ -129,7 +131,8 @@ class Run:
             await asyncio.sleep(0.5)
             self.server.collect()
             self.plane.advance()
-            self.observer.pods_were_left_alone()
+            for each in self.observers:
+                each.pods_were_left_alone()
             is_over = self._is_over() and all(each.done() for each in beside[1:])
             since = (since or self.loop.time()) if is_over else None
             if since is not None and self.loop.time() - since > QUIET_SECONDS:
@@ -218,7 +221,8 @@ class Run:
             api.COMMAND: text,
             api.COMMAND_BY: BY,
         }
-        self.observer.commands.append((self.clock(), text))
+        for each in self.observers:
+            each.commands.append((self.clock(), text))
         self.server.put(
             ROLLOUTS, {**live, "metadata": {**live["metadata"], "annotations": annotations}}
         )
@@ -285,4 +289,6 @@ def a_route(name: str) -> Object:
 
 
 async def _as_coroutine(given: Awaitable[None]) -> None:
-    await given
+    """What is to be disturbed may be gone already: then there is nothing to disturb."""
+    with contextlib.suppress(NotFound):
+        await given

@@ -35,9 +35,8 @@ NAME_FITS_A_SERVICE = {
 
 AT_REST = "!has(oldSelf.status) || ((!has(oldSelf.status.weight) || oldSelf.status.weight.wanted == 0) && !has(oldSelf.status.mirror))"
 SAME_PLACE = " && ".join(
-    f"has({one}.{field}) == has({other}.{field}) && (!has({one}.{field}) || {one}.{field} == {other}.{field})"
-    for one, other in [("self.spec.traffic.gatewayAPI", "oldSelf.spec.traffic.gatewayAPI")]
-    for field in ("route", "rule")
+    f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || self.{path} == oldSelf.{path})"
+    for path in ("spec.traffic.gatewayAPI.route", "spec.traffic.gatewayAPI.rule")
 )
 ROUTE_STAYS = {
     "rule": f"{AT_REST} || ({SAME_PLACE})",
