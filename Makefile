@@ -42,8 +42,9 @@ unit: setup cluster-build ## Tests that need no running cluster.
 e2e: setup ## Tests on the running cluster.
 	e2e/cluster/cluster enter $(PY)/python -m pytest tests e2e -m cluster --durations 20
 
-e2e-gitops: setup cluster-build ## A GitOps tool that applies manifests all the time while a rollout runs, on a real API server.
+e2e-gitops: setup cluster-build ## A GitOps tool that applies manifests all the time while a rollout runs; the last part on the running cluster.
 	$(PY)/python -m pytest tests/contract/test_gitops.py tests/unit/test_gitops_health.py
+	e2e/cluster/cluster enter $(PY)/python -m pytest e2e/test_gitops.py -m cluster
 
 crds: setup ## Write what is generated: the CRD from its types, and docs/api.md and docs/state-machine.md.
 	$(PY)/python -m modelrollout.api.crd crds charts/modelrollout/crds
@@ -59,6 +60,7 @@ report-example: setup ## Photograph the report that the documents show, of a sim
 	$(PY)/python docs/report_example.py
 
 krew: setup ## Pack the kubectl plugin for krew into dist/; URI= is where the archive will be.
+	rm -f dist/modelrollout_operator-*.whl
 	$(PY)/pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PY)/python plugins/pack.py dist/modelrollout_operator-*.whl $(URI) dist
 
@@ -82,14 +84,14 @@ bench: setup ## Print the benchmarks' figures.
 bench-decisions: setup ## Compare the engine with the rules that people use, in the same worlds (about 15 minutes).
 	PYTHONPATH=tests $(PY)/python -m bench.decision_quality
 
-cluster-build: ## Build what the local cluster is made of; cached by version.
-	e2e/cluster/cluster build
-
 chaos: setup ## Run rollouts of every strategy through every fault, and a sample of all points; writes docs/faults.md.
 	PYTHONPATH=tests $(PY)/python -m chaos
 
 chaos-full: setup ## The same with every write and every call of every rollout (hours).
 	PYTHONPATH=tests $(PY)/python -m chaos --full
+
+cluster-build: ## Build what the local cluster is made of; cached by version.
+	e2e/cluster/cluster build
 
 images: cluster-build ## Build the images of the operator and of the model servers.
 	e2e/images
