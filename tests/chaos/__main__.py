@@ -1,7 +1,7 @@
 """
 `make chaos` and `make chaos-full`: run the campaign, print what failed, write docs/faults.md.
 
-    python -m chaos [--points N] [--seed N] [--full]
+    python -m chaos [--points N] [--sequences N] [--seed N] [--full]
 
 Every disturbance meets ten rollouts, or with --full all of them; of the single points (a write at which the process dies, a
 call that is answered badly, a call before which it stands still) so many of each kind are drawn.
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from chaos.campaign import Case, all_points, disturbances
 from chaos.run import Outcome
+from chaos.sequences import failures
 from chaos.stories import STORIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
@@ -124,6 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     """The exit code: whether a rule was broken."""
     parser = argparse.ArgumentParser(prog="python -m chaos")
     parser.add_argument("--points", type=int, default=100, help="of each kind of point")
+    parser.add_argument("--sequences", type=int, default=200, help="of edits and perturbations")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="all points")
     given = parser.parse_args(arguments)
@@ -135,12 +137,21 @@ def main(arguments: Sequence[str]) -> int:
     stories = [STORIES[name] for name in (STORIES if given.full else SAMPLE)]
     for case in [*points, *disturbances(stories)]:
         tally.run(case)
+    broken = [
+        number for number in range(2000 if given.full else given.sequences) if failures(number)
+    ]
+    for number in broken:
+        print(f"FAILED sequence {number}: {'; '.join(failures(number))}", flush=True)
     sizes = ", ".join(f"{len(cases):,} {kind}" for kind, cases in kinds.items())
     part = "all of them" if given.full else f"{given.points} of each kind, seed {given.seed}"
-    told = f"{tally.count:,} runs; there are {sizes}: {part}. {len(tally.failed)} broke a rule.\n"
+    drawn = 2000 if given.full else given.sequences
+    told = f"{tally.count:,} runs; there are {sizes}: {part}. {len(tally.failed)} broke a rule.\n\n"
+    told += (
+        f"{drawn:,} sequences of nine edits and perturbations each: {len(broken)} broke a rule.\n"
+    )
     PAGE.write_text(f"{HEAD}{told}\n{tally.table()}")
     print(f"{told}{time.monotonic() - began:.0f} s")
-    return 1 if tally.failed else 0
+    return 1 if tally.failed or broken else 0
 
 
 if __name__ == "__main__":

@@ -198,3 +198,13 @@ async def _calm(run: Run) -> None:
             run.command("resume")
         elif run.status.get("phase") == "Paused":
             run.command("approve")
+
+
+def failures(number: int) -> list[str]:
+    """What must not be after a sequence, with the actions that led to it; empty if all is well."""
+    outcome, taken = run_sequence(number)
+    found = list(outcome.violations)
+    if outcome.ending not in OVER:
+        found.append(f"ended as {outcome.ending}")
+    found += [f"left behind: {each}" for each in outcome.left_behind]
+    return [*found, *taken] if found else []

@@ -9,6 +9,7 @@ import pytest
 
 from chaos.campaign import Case, all_points, crashes, disturbed, stalled, undisturbed
 from chaos.disturbances import DISTURBANCES
+from chaos.sequences import failures
 from chaos.stories import STORIES
 
 
@@ -63,3 +64,8 @@ def test_what_was_decided_long_ago_is_not_written_any_more():
 @pytest.mark.parametrize("kind", ["crashes", "bad answers", "stalls"])
 def test_a_sample_of_all_points_breaks_no_rule(kind):
     assert broken(drawn(all_points()[kind], 10)) == {}
+
+
+def test_no_sequence_of_edits_and_perturbations_breaks_a_rule():
+    found = {number: failures(number) for number in range(25)}
+    assert {number: each for number, each in found.items() if each} == {}
