@@ -146,6 +146,19 @@ def test_a_command_without_a_point_is_not_given(shop: Shop, verb, walk, why):
     assert "annotations" not in shop.get()["metadata"]
 
 
+def test_where_steps_were_edited_the_plugin_refuses_nothing(shop: Shop):
+    walk = a_walk()
+    shop.put(walk)
+    steps = {"spec": {"strategy": {"steps": [{"weight": 30}]}}}
+    path = f"{ROLLOUTS}/{shop.namespace}/modelrollouts/ranker"
+    shop.api("PATCH", path, steps, "application/merge-patch+json")
+
+    done = shop.run("skip-step", "ranker", "--yes", "--no-wait", token="ada")  # noqa: S106
+
+    assert done.exit_code == 0
+    assert "what follows is for the operator to say" in done.output
+
+
 def test_a_candidate_without_pods_cannot_be_promoted(shop: Shop):
     shop.put(a_walk())
     path = f"/apis/apps/v1/namespaces/{shop.namespace}/deployments/ranker-v2"

@@ -10,10 +10,15 @@ from modelrollout.kubectl.failures import Failure
 from modelrollout.kubectl.seen import Seen
 from modelrollout.kubectl.server import Object
 
+ON_STEPS = frozenset({Verb.APPROVE, Verb.SKIP_STEP})
+EDITED = "The steps were edited since this one began: what follows is for the operator to say."
+
 
 def foreseen(seen: Seen, verb: Verb, by: str) -> str:
     """What will happen, in a sentence; a Failure where nothing would."""
     step = seen.step
+    if verb in ON_STEPS and seen.status.step is not None and not _is_listed(seen):
+        return EDITED
     index = seen.status.step
     following = None if index is None else index + 1
     later = dict(enumerate(seen.steps)).get(following) if following is not None else None
@@ -35,6 +40,13 @@ def foreseen(seen: Seen, verb: Verb, by: str) -> str:
         why = note.message.rpartition("was ignored: ")[2]
         raise Failure(f"{verb} {seen.name} would do nothing: {why}")
     return _told(seen, verb, after, later)
+
+
+def _is_listed(seen: Seen) -> bool:
+    """The list of steps still has the share that is in force."""
+    step, status = seen.step, seen.status
+    share = (status.weight.wanted, status.mirror or 0)
+    return step is not None and (step.weight, step.mirror) == share
 
 
 def _workload(seen: Seen) -> Workload | None:
