@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from modelrollout.api.v1alpha1 import Counted, GuardrailCheckpoint
 from modelrollout.core.evidence import Counts, Kind, Measure
@@ -25,8 +25,7 @@ Pair: TypeAlias = tuple[Counts, Counts]
 """The reference and what is held against it: stable and candidate, or two halves of stable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Windows whose evidence is added up."""
 
     pairs: Sequence[Pair]

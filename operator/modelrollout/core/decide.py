@@ -1080,9 +1080,14 @@ def _next_look(here: _Pass, at_most: float | None) -> float:
     if here.facts.step is None or here.facts.step_start_time is None:
         return WAIT_SECONDS
     interval = here.spec.analysis.interval_seconds
-    asked = {*here.seen.readings, *here.seen.pasts}
+    expected = dict.fromkeys(here.seen.pasts, 0.0)
+    expected |= {name: each.due for name, each in here.seen.readings.items()}
     due = min(
-        (each.watermark + interval for each in here.facts.checkpoint if each.name in asked),
+        (
+            max(each.watermark + interval, expected[each.name])
+            for each in here.facts.checkpoint
+            if each.name in expected
+        ),
         default=here.now + interval,
     )
     wait = due + SETTLE_SECONDS - here.now

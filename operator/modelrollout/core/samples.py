@@ -12,10 +12,11 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, chain, combinations, pairwise
 from operator import sub
+from typing import NamedTuple
 
 from modelrollout.core.evidence import Grid, Histogram, Kind, Query, Selector, Series
 from modelrollout.errors import MetricsUnavailable
@@ -68,8 +69,7 @@ class Samples:
     """Where no event was found: yet the metric exists, with other labels or without a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(NamedTuple):
     """One counter, or one histogram, of one target."""
 
     version: str
@@ -166,8 +166,7 @@ def scene_of(query: Query, samples: Samples) -> Scene:
 
 def _without(track: Track, spoiled: set[float]) -> Track:
     kept = [at for at, time in enumerate(track.times) if time not in spoiled]
-    return replace(
-        track,
+    return track._replace(
         times=tuple(track.times[at] for at in kept),
         rows=tuple(track.rows[at] for at in kept),
     )
@@ -375,6 +374,17 @@ def horizon_of(scene: Scene, rhythm: Rhythm) -> float:
         if times[-1] >= latest - patience(interval):
             known.append(times[-1] + PUNCTUALITY * interval)
     return min(known, default=-math.inf)
+
+
+def completed_at(edge: float, scene: Scene, rhythm: Rhythm) -> float:
+    """When the scrapes come that complete what ends at an edge, if targets keep their rhythm; Unix seconds."""
+    latest = edge
+    for target, times in scene.scrapes.items():
+        interval = rhythm.targets[target]
+        missing = math.ceil((edge - PUNCTUALITY * interval - times[-1]) / interval)
+        if missing > 0:
+            latest = max(latest, times[-1] + missing * interval)
+    return latest
 
 
 # --- histograms -----------------------------------------------------------------------------

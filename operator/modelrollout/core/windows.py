@@ -48,6 +48,7 @@ from modelrollout.core.samples import (
     Scene,
     Times,
     Track,
+    completed_at,
     has_newcomers,
     has_unheard_of_events,
     histogram,
@@ -96,6 +97,7 @@ def read(query: Query, grid: Grid, samples: Samples, now: float) -> Reading:
     is_history = now - samples.until > lookback_seconds(grid)
     opening, *edges = _edges(grid, samples.until)
     windows: tuple[Window, ...] = ()
+    due = 0.0
     try:
         scene = scene_of(query, samples)
         _refuse_what_is_absent(query, samples, scene)
@@ -106,12 +108,14 @@ def read(query: Query, grid: Grid, samples: Samples, now: float) -> Reading:
         if settled:
             windows = _windows(query, grid, scene, rhythm, opening, settled)
         blind = "" if windows else _silence(query, grid, samples, scene, rhythm)
+        due = completed_at((windows[-1].end if windows else opening) + grid.width, scene, rhythm)
     except MetricsUnavailable as error:
         blind = str(error)
     leave_behind = edges[-1] if is_history and edges else grid.watermark
     return Reading(
         windows=windows,
         watermark=windows[-1].end if windows else leave_behind,
+        due=due,
         blind=blind,
         incomplete=sum(each.is_incomplete for each in windows),
     )

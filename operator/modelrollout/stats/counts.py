@@ -357,7 +357,8 @@ class _Bets:
     A bound on the tested version's rate, and the alternatives to it that are bet on.
 
     In an alternative the rate is a multiple of the bound, and the reference's rate makes up a
-    share of the bound. `gains` are the multiples less 1, `logs` their logarithms. Between `least`
+    share of the bound. `gains` are the multiples less 1, `logs` their logarithms. `sums` and
+    `differences` are the multiples plus and less the shares, `products` four times both. Between `least`
     and `most` lies what solves the equation of `_log_e`, but for rounding. `highest` is the
     reference's rate that puts the tested one's to 1. All of shape (points,), but what is the same
     at all points is of shape (1,).
@@ -371,6 +372,9 @@ class _Bets:
     gains: Array
     logs: Array
     shares: Array
+    sums: Array
+    differences: Array
+    products: Array
     least: Array
     most: Array
     highest: Array
@@ -434,6 +438,9 @@ def _bets(bound: Bound, multiples: Array, shares: Array) -> _Bets:
         gains=gains,
         logs=np.log1p(gains),
         shares=shares,
+        sums=multiples + shares,
+        differences=multiples - shares,
+        products=4.0 * multiples * shares,
         least=np.maximum(np.minimum(gains, 0.0), -_ALMOST_ONE * shares),
         most=np.maximum(gains, 0.0),
         highest=np.array([max(0.0, min(1.0, highest))]),
@@ -520,10 +527,9 @@ def _log_centred(table: Array, bets: _Bets, m: Array, log_a: Array, log_b: Array
 
 def _root(rho: Array, bets: _Bets) -> Array:
     """The x of `_log_e`: (*S, 1) to (*S, points)."""
-    s, f = bets.multiples, bets.shares
     # The discriminant as a sum of what is not negative, so that nothing cancels.
-    root = np.sqrt((1.0 - rho * (s + f)) ** 2 + (4.0 * s * f) * (rho * (1.0 - rho)))
-    x = (root - 1.0 + rho * (s - f)) / 2.0
+    root = np.sqrt((1.0 - rho * bets.sums) ** 2 + bets.products * (rho * (1.0 - rho)))
+    x = (root - 1.0 + rho * bets.differences) / 2.0
     return np.minimum(np.maximum(x, bets.least), bets.most)
 
 
