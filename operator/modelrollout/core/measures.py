@@ -108,7 +108,8 @@ def warmup_query(measures: Sequence[Measure], *, is_mirror: bool) -> Query | Non
 
 def can_count(analysis: api.Analysis, *, is_mirror: bool) -> bool:
     """Whether a guardrail counts requests in a mirror step, or in one at a weight."""
-    measures = [_measure(each) for each in analysis.guardrails if each.limit is None]
+    nobody = Split(stable=(), candidate=())
+    measures = [_measure(each, nobody) for each in analysis.guardrails if each.limit is None]
     return warmup_query(measures, is_mirror=is_mirror) is not None
 
 
