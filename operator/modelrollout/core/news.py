@@ -7,7 +7,7 @@ from typing import Any
 
 from modelrollout.api.v1alpha1 import ModelRolloutStatus
 
-FIGURES = frozenset({"reason", "requests", "coverage", "cohort"})
+FIGURES = frozenset({"reason", "requests", "coverage", "cohort", "warmup"})
 """Fields that change with every look."""
 PARTLY = frozenset({"guardrails", "checkpoint", "conditions", "split"})
 """Fields that hold figures, and more."""
