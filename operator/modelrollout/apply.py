@@ -61,9 +61,11 @@ def _put_on_record(record: Record, world: World) -> None:
 
 def _about_recipients(plan: Plan, rollout: Rollout, world: World) -> tuple[Note, ...]:
     """Who asks for a web hook that there is not would wait for word in vain."""
+    if not plan.notes or not rollout.recipients:
+        return ()
     known = sorted(each.name for each in world.listeners if each.is_open_to(rollout.namespace))
     unknown = sorted(set(rollout.recipients) - set(known))
-    if not plan.notes or not unknown:
+    if not unknown:
         return ()
     choice = f"there are {', '.join(known)}" if known else "there is none for this namespace"
     message = f"{api.NOTIFY} names {', '.join(unknown)}, but of the administrator's web hooks {choice}; nobody was told there"
