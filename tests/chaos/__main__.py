@@ -51,8 +51,9 @@ route stay as they are, history, rejections and steps do not go back, nothing is
 
 In each cell: whether all rules were held in all runs, how rollouts of a good candidate ended, how
 those of a bad or aborted one did, and the longest time from the news (a bad candidate's first
-user, an abort, the loss of its pods) to the moment from which no user could reach it. Time is
-counted in the world's seconds: 2,000 requests a second, scrapes every 2 s, looks every 5 s.
+user, an abort, the loss of its pods) to the moment from which no user could reach it, be it one in a
+million as while a backend leaves the route. Seconds are the world's: 2,000 requests a second,
+scrapes every 2 s, looks every 5 s. A BlueGreen's bad candidate is aborted, a Shadow's meets no users.
 
 """
 

@@ -56,13 +56,18 @@ class Outcome:
 class Run:
     """A world, and the coroutines in it."""
 
-    def __init__(self, story: Story, fault_of: Callable[[Run], Fault] = lambda _: no_fault) -> None:
+    def __init__(
+        self,
+        story: Story,
+        fault_of: Callable[[Run], Fault] = lambda _: no_fault,
+        server_of: Callable[[Callable[[], float]], ApiServer] = ApiServer,
+    ) -> None:
         random.seed(7)  # the queue's jitter
         self.story = story
         self.loop = VirtualLoop()
         self.skew = 0.0
         """The operators' clock against everybody else's."""
-        self.server = ApiServer(self.clock)
+        self.server = server_of(self.clock)
         self.plane = Plane(self.server, self.loop, self.clock, "shop")
         self.observer = Observer(story, self.server, self.plane)
         self.observers = [self.observer]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
+from chaos.apiserver import ApiServer
 from chaos.disturbances import DISTURBANCES
 from chaos.metrics import ANSWER_SECONDS, honest
 from chaos.observer import Observer
@@ -17,7 +18,7 @@ from chaos.run import Outcome, Run
 from chaos.stories import BAD, COHORT, GOOD, SCALING, STEP, STICKY, STORIES
 from modelrollout.adapters.cluster import DEPLOYMENTS, HTTP_ROUTES, ROLLOUTS, Object
 from modelrollout.api.v1alpha1 import ModelRolloutSpec
-from modelrollout.errors import NotFound
+from modelrollout.errors import NotFound, Refused
 
 NAMES = ("ranker-v2", "ranker-v3")
 STEPS = ((10, 50), (1, 5, 20, 50), (30,), (50, 70))
@@ -26,6 +27,7 @@ LENGTH = 9
 CALM_SECONDS = 90.0
 OVER = {"Promoted", "RolledBack"}
 
+ServerOf = Callable[[Callable[[], float]], ApiServer]
 Action = Callable[[Run, random.Random], None]
 
 
@@ -35,7 +37,8 @@ def _edit(run: Run, **spec: object) -> None:
         ModelRolloutSpec.model_validate({**run.rollout["spec"], **spec})
     except ValidationError:
         return
-    run.server.change(ROLLOUTS, "shop", "ranker", **spec)
+    with contextlib.suppress(Refused):
+        run.server.change(ROLLOUTS, "shop", "ranker", **spec)
 
 
 def _strategy(run: Run, draw: random.Random) -> None:
@@ -132,14 +135,16 @@ ACTIONS: tuple[Action, ...] = (
 )  # fmt: skip
 
 
-def run_sequence(number: int, length: int = LENGTH) -> tuple[Outcome, list[str]]:
+def run_sequence(
+    number: int, length: int = LENGTH, server_of: ServerOf = ApiServer
+) -> tuple[Outcome, list[str]]:
     """One sequence; what came of it, and the actions that were taken."""
     draw = random.Random(number)
     names = [
         name for name, story in STORIES.items() if story.ending == "Promoted" and story.is_good
     ]
     story = STORIES[draw.choice([each for each in names if "commanded" not in each])]
-    run = Run(story, _away_when_told)
+    run = Run(story, _away_when_told, server_of)
     taken = [story.name]
 
     async def act(_: Run) -> None:
@@ -200,9 +205,9 @@ async def _calm(run: Run) -> None:
             run.command("approve")
 
 
-def failures(number: int) -> list[str]:
+def failures(number: int, server_of: ServerOf = ApiServer) -> list[str]:
     """What must not be after a sequence, with the actions that led to it; empty if all is well."""
-    outcome, taken = run_sequence(number)
+    outcome, taken = run_sequence(number, server_of=server_of)
     found = list(outcome.violations)
     if outcome.ending not in OVER:
         found.append(f"ended as {outcome.ending}")
