@@ -47,12 +47,13 @@ class Handler(QuietHandler):
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory):
-    """It has scraped an operator whose rollouts are at all places where one can be."""
-    for place, walk in WALKS.items():
-        telemetry.shown("shop", place, walk().status)
-    telemetry.LEADER.set(1)
+    """It has scraped an operator whose rollouts are at all places where one can be, and no others."""
     directory = tmp_path_factory.mktemp("dashboards")
-    with Served(Handler) as served:
+    with pytest.MonkeyPatch.context() as process, Served(Handler) as served:
+        process.setattr(telemetry, "_statuses", {})
+        for place, walk in WALKS.items():
+            telemetry.shown("shop", place, walk().status)
+        telemetry.LEADER.set(1)
         running = Server(directory, [])
         running.targets = 1
         (directory / "prometheus.yml").write_text(SCRAPE.format(port=served.port))
@@ -64,8 +65,6 @@ def prometheus(tmp_path_factory):
         yield running
         running.stop()
     telemetry.LEADER.set(0)
-    for place in WALKS:
-        telemetry.forget("shop", place)
 
 
 def asked(prometheus, query):

@@ -38,7 +38,10 @@ def test_a_missing_file_is_named(path):
         ("default: {url: 'http://p', caFile: 1}", "caFile must be a path"),
         ("default: {url: 'http://p', bearerTokenFile: 1}", "bearerTokenFile must be a path"),
         ("default: {url: 'http://p', headers: {a: 1}}", "headers must map names to strings"),
-        ("default: {url: 'http://p', gatewayLabels: [a]}", "gatewayLabels must map names of labels"),
+        (
+            "default: {url: 'http://p', gatewayLabels: [a]}",
+            "gatewayLabels must map names of labels",
+        ),
         ("default: {url: 'http://p', timeoutSeconds: '5'}", "timeoutSeconds must be a number"),
         ("default: {url: 'http://p', timeoutSeconds: 0}", "timeoutSeconds must be a number"),
     ],

@@ -381,9 +381,10 @@ def completed_at(edge: float, scene: Scene, rhythm: Rhythm) -> float:
     latest = edge
     for target, times in scene.scrapes.items():
         interval = rhythm.targets[target]
-        missing = math.ceil((edge - PUNCTUALITY * interval - times[-1]) / interval)
-        if missing > 0:
-            latest = max(latest, times[-1] + missing * interval)
+        late = edge - PUNCTUALITY * interval - times[-1]
+        # An interval of 0 is that of samples which all have one time: nobody knows when the next comes.
+        if late > 0 < interval:
+            latest = max(latest, times[-1] + math.ceil(late / interval) * interval)
     return latest
 
 
