@@ -91,11 +91,19 @@ def conditions_of(
 def _condition(told: Told, old: Condition | None, generation: int, now: str) -> Condition:
     """It keeps its old time when its status did not flip."""
     kind, status, reason, message = told
+    message = message[:4096]
+    if old and (status, reason, message, generation) == (
+        old.status,
+        old.reason,
+        old.message,
+        old.observed_generation,
+    ):
+        return old
     return Condition(
         type=kind,
         status=status,
         reason=reason,
-        message=message[:4096],
+        message=message,
         observed_generation=generation,
         last_transition_time=old.last_transition_time if old and old.status is status else now,
     )
