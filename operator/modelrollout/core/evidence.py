@@ -178,8 +178,8 @@ class Reading:
     Where nothing was handed out it stays, unless the span that was asked for is history: nothing
     can be added to it any more, and it is left behind.
     """
-    due: float = 0.0
-    """When the next window can be complete; 0 where that is not known."""
+    due: float = field(default=0.0, compare=False)
+    """When the next window can be complete, 0 where that is not known; no part of what was read."""
     blind: str = ""
     """Why nothing usable could be read, as a sentence; empty when the metrics were readable."""
     incomplete: int = 0
