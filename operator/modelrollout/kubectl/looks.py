@@ -297,6 +297,8 @@ def _cells(share: str | None) -> int:
 
 
 def _figure(estimate: api.Estimate | None, guardrail: api.Guardrail | None) -> str:
+    if estimate is None or estimate.value is None:
+        return "nothing yet"
     return f"{words.figure(estimate, guardrail)} {words.exposure(estimate, guardrail)}".strip()
 
 

@@ -164,7 +164,7 @@ def _breach(seen: Seen, found: api.GuardrailStatus, *, is_named: bool = True) ->
     stable = words.in_units(told["stable"], guardrail)
     one, other = seen.compared
     return (
-        f"{name}{among}{one} had {candidate} and {other}, at the same time, {stable}"
+        f"{name}{among}it measured {candidate} on {one} and, at the same time, {stable} on {other}"
         f"{_times(found)}, where tolerated is {told['tolerance']}"
     )
 
