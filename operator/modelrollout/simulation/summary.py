@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,15 +28,8 @@ def results_of(
         yield from map(one, range(runs))
         return
     # Spawned, not forked: a fork would share threads and locks with whoever calls this.
-    context = get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, runs), context, initializer=_collect_rarely) as pool:
+    with ProcessPoolExecutor(min(jobs, runs), mp_context=get_context("spawn")) as pool:
         yield from pool.map(one, range(runs))
-
-
-def _collect_rarely() -> None:
-    """What was imported stays, and a pass makes few cycles: looking for them is a tenth of the time."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 def _one(manifest: Object, scenario: Scenario, seed: int, run: int) -> Result:
