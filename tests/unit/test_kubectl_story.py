@@ -92,8 +92,8 @@ def test_a_bad_candidate_of_the_demo_is_explained_by_its_paragraph_alone(
     found = demo(**candidate)
     text, told = story.paragraph(found), story.next_steps(found)
 
-    assert f"because guardrail {guardrail} failed: ranker-v2 had" in text
-    figures = rf"ranker-v2 had {SHARE} of [\d,]+ requests{unit} and ranker-v1, at the same time, {SHARE} of [\d,]+ requests{unit}"
+    assert f"because guardrail {guardrail} failed: it measured" in text
+    figures = rf"it measured {SHARE} of [\d,]+ requests{unit} on ranker-v2 and, at the same time, {SHARE} of [\d,]+ requests{unit} on ranker-v1"
     assert re.search(figures, text)
     assert "tolerated is 1.5 x stable + 0.1 %" in text
     assert "At most 1 % of equally good candidates would be rolled back like this." in text
@@ -180,7 +180,7 @@ def test_slices_that_suffer_are_named_before_the_whole():
     sliced = one.model_copy(update={"message": f"country FR; overall {one.message}"})
     walk.status = walk.status.model_copy(update={"guardrails": (sliced,)})
 
-    assert "in country FR it suffers most; overall ranker-v2 had 50.00 %" in story.paragraph(
+    assert "in country FR it suffers most; overall it measured 50.00 %" in story.paragraph(
         walked(walk)
     )
 
