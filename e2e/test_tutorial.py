@@ -15,7 +15,7 @@ import kube
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "tutorial"
 BLOCK = re.compile(r"^<!-- run -->\n```console\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
-SECONDS = 180
+SECONDS = 300
 
 
 def script() -> str:
