@@ -36,6 +36,18 @@ def measures_of(
     )
 
 
+def measures_anywhere(analysis: api.Analysis) -> tuple[Measure, ...]:
+    """The guardrails with their defaults, where it does not matter which series they read."""
+    nobody = Workload(
+        version=api.VersionStatus(deployment="any", service="any", revision="any"),
+        desired=0,
+        available=0,
+        endpoints=0,
+        replica_sets=(),
+    )
+    return measures_of(analysis, "any", "any", nobody, nobody, None)
+
+
 @lru_cache(maxsize=4096)
 def _measure(given: api.Guardrail, split: Split) -> Measure:
     """The same in every pass, as long as spec and pods are."""

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core import forecast
-from modelrollout.core.evidence import Kind, Measure, Where
+from modelrollout.core.evidence import Kind, Where
 from modelrollout.core.forecast import Comparison, Pods
-from modelrollout.core.measures import measures_of
-from modelrollout.core.observation import Workload
+from modelrollout.core.measures import measures_anywhere
 from modelrollout.core.steps import steps_of
 
 USUAL_RATE = 0.01
@@ -53,7 +52,9 @@ def _of_traffic(
     spec: api.ModelRolloutSpec, per_second: float, rates: Mapping[str, float]
 ) -> Iterator[str]:
     """The plan's sentences for the steps that end undecided."""
-    measures = [each for each in _measures(spec) if each.where is not Where.COMPARATOR]
+    measures = [
+        each for each in measures_anywhere(spec.analysis) if each.where is not Where.COMPARATOR
+    ]
     asked = [each.name for each in measures if each.query.kind in {Kind.PROPORTION, Kind.RATE}]
     known = {name: rates.get(name, USUAL_RATE) for name in asked}
     comparisons = forecast.comparisons_of(
@@ -78,14 +79,3 @@ def _late(comparison: Comparison, said: str, rates: Mapping[str, float]) -> str:
     is_guess = comparison.tail is None and comparison.name not in rates
     guess = f" (if {forecast.percent(USUAL_RATE)} of stable's requests have the event; --base-rate {comparison.name}=RATE says better)"
     return f"not in time: {said}{guess if is_guess else ''}"
-
-
-def _measures(spec: api.ModelRolloutSpec) -> tuple[Measure, ...]:
-    nobody = Workload(
-        version=api.VersionStatus(deployment="any", service="any", revision="any"),
-        desired=0,
-        available=0,
-        endpoints=0,
-        replica_sets=(),
-    )
-    return measures_of(spec.analysis, "any", "any", nobody, nobody, None)

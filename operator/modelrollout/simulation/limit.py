@@ -25,8 +25,7 @@ import numpy as np
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.evidence import Measure
-from modelrollout.core.measures import measures_of
-from modelrollout.core.observation import Workload
+from modelrollout.core.measures import measures_anywhere
 from modelrollout.core.steps import Step, steps_of
 from modelrollout.simulation.exports import Export, Exports, Quantity
 from modelrollout.simulation.scenario import Scenario, Version
@@ -93,7 +92,7 @@ class _Truth:
 def limit_of(spec: api.ModelRolloutSpec, scenario: Scenario, exports: Exports) -> Limit | None:
     """None where the rates do not tell it: for means, quantiles and events over time."""
     truths = []
-    for measure in _measures(spec):
+    for measure in measures_anywhere(spec.analysis):
         shares, gated = _true_shares(measure, exports.by_guardrail[measure.name], scenario)
         if not shares:
             return None
@@ -122,18 +121,6 @@ def _promotion(truths: Sequence[_Truth], steps: Sequence[Step], beta: float) -> 
             total += last[1]
             slowest = max(slowest, last, key=lambda it: it[1])
     return Limit(requests=total, guardrail=slowest[0], is_rollback=False)
-
-
-def _measures(spec: api.ModelRolloutSpec) -> tuple[Measure, ...]:
-    """The guardrails with their defaults; which series they read does not matter here."""
-    nobody = Workload(
-        version=api.VersionStatus(deployment="any", service="any", revision="any"),
-        desired=0,
-        available=0,
-        endpoints=0,
-        replica_sets=(),
-    )
-    return measures_of(spec.analysis, "any", "any", nobody, nobody, None)
 
 
 def _true_shares(
