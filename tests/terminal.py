@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import ssl
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,3 +106,25 @@ def deployment(name: str, image: str, **env: str) -> Manifest:
             "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
         },
     }
+
+
+@contextmanager
+def answering(status: int, body: bytes, at: str | None = None) -> Iterator[str]:
+    """Something that answers everything alike, over plain HTTP; with `at`, 404 on other paths."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if at in {None, self.path} else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{found.server_address[1]}"
+        finally:
+            found.shutdown()

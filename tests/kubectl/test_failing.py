@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ from kube_apiserver import ApiServer
 from modelrollout.api import fields
 from modelrollout.cli import main
 from modelrollout.kubectl import server
-from terminal import Shop
+from terminal import Shop, answering
 
 
 def run(kubeconfig: Path | str, *arguments: str, **environment: str) -> Result:
@@ -120,28 +116,6 @@ def test_what_does_not_exist_is_named_with_what_does(shop: Shop):
     done = shop.run("get", "nothing")
 
     is_one_sentence(done, 3, f"namespace {shop.namespace} has no ModelRollout nothing: it has none")
-
-
-@contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
-    """Something that answers everything alike, over plain HTTP."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{found.server_address[1]}"
-        finally:
-            found.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import yaml
 
 from kube_apiserver import ApiServer
 from modelrollout.kubectl.lint import findings
-from terminal import Manifest, Shop, deployment
+from terminal import Manifest, Shop, answering, deployment
 
 GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -176,27 +173,10 @@ def test_a_namespace_without_a_route_is_said_so(shop: Shop):
     assert "no HTTPRoute of the namespace sends requests to" in done.output
 
 
-@contextmanager
-def prometheus(*names: str) -> Iterator[str]:
+def prometheus(*names: str) -> AbstractContextManager[str]:
     """One that has these metrics, as Prometheus 3 answers."""
     body = json.dumps({"status": "success", "data": list(names)}).encode()
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/api/v1/label/__name__/values" else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{found.server_address[1]}"
-        finally:
-            found.shutdown()
+    return answering(200, body, at="/api/v1/label/__name__/values")
 
 
 def test_only_guardrails_that_prometheus_can_feed_are_written(shop: Shop):
