@@ -38,7 +38,7 @@ def test_three_commands_start_a_rollout_and_why_says_how_it_ended(
     rolled_back(shop, seconds=10)
     why = " ".join(plugin(shop, "why", ROLLOUT).stdout.split())
     assert "digits-v2 was rolled back at 1 %" in why
-    assert "because guardrail errors failed: digits-v2 had" in why
+    assert "because guardrail errors failed: it measured" in why
     assert "All users are on digits-v1." in why
     assert f"kubectl modelrollout retry {ROLLOUT} -n {shop.namespace}" in why
 
