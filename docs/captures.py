@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from modelrollout.core.facts import as_time
+from modelrollout.core.times import as_time
 from modelrollout.kubectl import listing, looks, story
 from modelrollout.kubectl.seen import Object, Seen, seen
 from modelrollout.simulation.rollout import CREATED, Simulation

@@ -16,11 +16,11 @@ def test_a_report_has_what_was_before_a_kill_and_what_came_after(
 ) -> None:
     shop.users(rate=150)
     candidate = shop.deploy("v2")
-    steps = [{"weight": 10, "minRequests": 20}, {"weight": 20, "minSeconds": 600}]
+    steps = [{"weight": 40, "minRequests": 20}, {"weight": 50, "minSeconds": 600}]
     kube.apply(shop.rollout(candidate, guardrails=[ERRORS, LATENCY], strategy={"steps": steps}))
-    shop.weight_is(20)
+    shop.weight_is(50)
     kube.wait_until(
-        lambda: kube.exists("configmap", f"{ROLLOUT}-trace", shop.namespace), 10, "a trace"
+        lambda: kube.exists("configmap", f"{ROLLOUT}-trace", shop.namespace), 30, "a trace"
     )
     operator_chart.kill_leader()
     shop.command("abort")
@@ -38,7 +38,7 @@ def test_a_report_has_what_was_before_a_kill_and_what_came_after(
         )
         return "Aborted" in done.stderr
 
-    kube.wait_until(is_written, 30, "the end in the trace")
+    kube.wait_until(is_written, 60, "the end in the trace")
 
     html = page.read_text(encoding="utf-8")
     for said in ("Started", "Step started", "Aborted", f"by {kube.user()}", "digits-v2"):

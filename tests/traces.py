@@ -15,7 +15,7 @@ from modelrollout.core.trace import (
     Version,
 )
 from modelrollout.core.tracing import described, followed, is_decision
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 from walk import Walk
 
 

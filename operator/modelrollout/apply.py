@@ -16,7 +16,7 @@ from modelrollout.adapters.cluster import DEPLOYMENT_SCALES, EVENTS, ROLLOUTS, S
 from modelrollout.api import fields
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record, records
-from modelrollout.core.facts import as_time
+from modelrollout.core.times import as_time
 from modelrollout.core.news import is_news
 from modelrollout.core.observation import MissingService, Observation, Rollout
 from modelrollout.core.plan import Note, Plan, Scale, Severity

@@ -79,7 +79,7 @@ async def with_metrics(
         return replace(seen, measures=there, pasts=answers.pasts)
     if known.step_start_time is None:
         return seen
-    question = _Question(known, seen.now, facts.as_seconds(known.step_start_time), width)
+    question = _Question(known, seen.now, times.as_seconds(known.step_start_time), width)
     asked = _comparable(measures, question)
     limits = (*_limits(rollout), *_coverage(rollout, question))
     answers = await _ask(question, asked, limits, source, world)
@@ -272,7 +272,7 @@ async def _counted(
     """The windows of a step that nothing is bet on, since the last that were counted."""
     start = question.start
     # A clock that was moved back must not make it wait.
-    watermark = start if until is None else min(max(start, facts.as_seconds(until)), now)
+    watermark = start if until is None else min(max(start, times.as_seconds(until)), now)
     grid = Grid(start=start, width=question.width, watermark=watermark)
     try:
         async with asyncio.timeout(METRICS_SECONDS):

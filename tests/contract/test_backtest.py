@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from builders import ERRORS, a_spec
 from modelrollout.cli import main
-from modelrollout.core.facts import as_seconds, as_time
+from modelrollout.core.times import as_seconds, as_time
 from past import Pod, scraped
 
 HISTORY = 2400

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelrollout.stats.counts import Bound, log_mixture
+from modelrollout.stats.bounds import Bound
+from modelrollout.stats.combine import log_mixture
 from modelrollout.stats.histograms import (
     choose_quantile,
     choose_thresholds,

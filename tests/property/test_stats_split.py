@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelrollout.stats.counts import log_mixture
+from modelrollout.stats.combine import log_mixture
 from modelrollout.stats.split import log_mismatch, log_mismatch_beyond
 
 counts = st.floats(0, 1e6)

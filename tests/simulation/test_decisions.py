@@ -10,7 +10,7 @@ import pytest
 
 from modelrollout.adapters.cluster import HTTP_ROUTES
 from modelrollout.api.presets import TOLERANCE
-from modelrollout.core.facts import as_seconds
+from modelrollout.core.times import as_seconds
 from modelrollout.simulation.exports import ERRORS, REQUESTS, Site
 from modelrollout.simulation.rollout import CREATED, Decision, Simulation, simulate
 from modelrollout.simulation.summary import results_of

@@ -7,7 +7,7 @@ import pytest
 
 from modelrollout.simulation.limit import limit_of
 from modelrollout.simulation.rollout import checked
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.planning import Outlook, information_limit
 from simulation.worlds import ACCURACY, ENVOY_ERRORS, LATENCY, a_manifest, a_world, simulated
 

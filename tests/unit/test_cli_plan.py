@@ -21,7 +21,7 @@ from modelrollout.cli import main, picture
 from modelrollout.core import forecast
 from modelrollout.core.forecast import Comparison, Pods
 from modelrollout.core.steps import Step, StepKind, steps_of
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 
 PAGE = Path(__file__).parents[2] / "docs" / "planning.md"
 COUNTERS = {"events": {"metric": "bad_total"}, "total": {"metric": "all_total"}}

@@ -25,7 +25,8 @@ from bench.decision_quality.worlds import (
     cells_of,
 )
 from modelrollout.stats import counts, dispersion, histograms, means
-from modelrollout.stats.counts import Bound, Sample
+from modelrollout.stats.counts import Sample
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.planning import Outlook, information_limit
 
 DATA = Path(__file__).parents[1] / "data" / "kayenta.json"

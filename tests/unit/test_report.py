@@ -17,7 +17,7 @@ from modelrollout.report.forest import effects_of
 from modelrollout.report.markup import VOID, Markup, tag
 from modelrollout.report.page import page, sentence
 from modelrollout.report.words import bound, percent, span
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 from traces import a_level, everything, traces_of
 from walk import BAD, Walk
 

@@ -13,7 +13,8 @@ from modelrollout.stats.combine import (
     log_weighted_mean,
     log_with_slices,
 )
-from modelrollout.stats.counts import Bound, log_harm_of, log_mixture_of
+from modelrollout.stats.counts import log_harm_of, log_mixture_of
+from modelrollout.stats.bounds import Bound
 
 
 def test_the_weighted_mean_is_that_of_the_e_values():

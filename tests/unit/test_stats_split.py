@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, binom, dirichlet_multinomial, multinomial
 
-from modelrollout.stats.counts import log_mixture
+from modelrollout.stats.combine import log_mixture
 from modelrollout.stats.split import SPLIT_POINTS, log_mismatch, log_mismatch_beyond
 
 

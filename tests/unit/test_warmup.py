@@ -9,7 +9,7 @@ import pytest
 from builders import ERRORS, a_rollout, a_spec, an_observation
 from modelrollout.api.v1alpha1 import Analysis, Phase, Verdict
 from modelrollout.core.evidence import Counts, Reading, Window
-from modelrollout.core.facts import as_seconds
+from modelrollout.core.times import as_seconds
 from modelrollout.core.measures import can_count
 from modelrollout.core.observation import Level
 from modelrollout.errors import MetricsUnavailable

@@ -10,7 +10,7 @@ from modelrollout.api.v1alpha1 import Verdict
 from modelrollout.backtest.halves import CONFIDENCE, Calibration, Share
 from modelrollout.backtest.history import Period
 from modelrollout.backtest.release import Moment, Release, Story
-from modelrollout.core.facts import as_time
+from modelrollout.core.times import as_time
 
 CHANGES_SHOWN = 6
 

@@ -26,7 +26,7 @@ from modelrollout.core.forecast import (
 from modelrollout.core.measures import measures_of
 from modelrollout.core.observation import Workload
 from modelrollout.core.steps import steps_of
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 
 PICTURES = (".png", ".svg")
 HEADINGS = ("step", "weight", "gate", "until", "requests", "needed", "after", "limit", "visible")

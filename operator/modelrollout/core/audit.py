@@ -16,7 +16,7 @@ from typing import Any
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.evidence import Matcher, Measure, Selector
-from modelrollout.core.facts import as_time
+from modelrollout.core.times import as_time
 from modelrollout.core.observation import Observation, Rollout
 from modelrollout.core.plan import Note, Plan
 

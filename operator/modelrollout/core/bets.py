@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from modelrollout.api.v1alpha1 import Counted, GuardrailCheckpoint
 from modelrollout.core.evidence import Counts, Kind, Measure
 from modelrollout.stats import counts, means, paired
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 
 if TYPE_CHECKING:
     from modelrollout.stats.counts import Array

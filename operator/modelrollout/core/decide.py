@@ -326,7 +326,7 @@ def _unready(here: Present, candidate: Workload, lacking: tuple[Reason, str] | N
 
 def _checked(here: Present) -> Present:
     """With what the user's checks of the candidate have found so far."""
-    since = here.facts.check_since_time or facts.as_time(here.now)
+    since = here.facts.check_since_time or times.as_time(here.now)
     known = {each.name: each for each in here.facts.checks}
     found = [
         _check_status(each, known.get(each.name), here, since) for each in here.spec.strategy.checks
@@ -341,7 +341,7 @@ def _wait_for_checks(here: Present, failing: list[api.CheckStatus]) -> Plan:
     assert since is not None
     said = "; ".join(f"check {each.name}: {each.message}" for each in failing)
     results = [here.seen.checks.get(each.name, NOT_MADE) for each in failing]
-    is_over = here.now - facts.as_seconds(since) >= here.spec.strategy.check_seconds
+    is_over = here.now - times.as_seconds(since) >= here.spec.strategy.check_seconds
     if any(each.is_final or (is_over and not each.is_running) for each in results):
         return _roll_back(here, Reason.CHECK_FAILED, said)
     return hold(here, Reason.CHECKING, said, None)
@@ -471,7 +471,7 @@ def _enter(here: Present) -> Plan:
     here = here.with_facts(facts.started(here.facts, step, start))
     is_counted = is_first and strategy.warmup_requests is not None and step.is_judged
     if is_counted and can_count(here.spec.analysis, is_mirror=step.mirror > 0):
-        warmup = api.WarmupStatus(until_time=facts.as_time(start))
+        warmup = api.WarmupStatus(until_time=times.as_time(start))
         here = here.with_facts(here.facts.model_copy(update={"warmup": warmup}))
     if step.kind is StepKind.APPROVAL:
         return hold(here, Reason.AWAITING_APPROVAL, _approval_message(here, step), None)
@@ -503,13 +503,13 @@ def _blind(here: Present, judgement: Judgement | None) -> Plan:
 
     Metrics of required guardrails are missing, or the comparator is.
     """
-    since = here.facts.no_data_since_time or facts.as_time(here.now)
+    since = here.facts.no_data_since_time or times.as_time(here.now)
     here = here.with_facts(here.facts.model_copy(update={"no_data_since_time": since}))
     away = COMPARATOR_AWAY if here.lacks_comparator else ""
     unread = judgement.says(*judgement.blind) if judgement and judgement.blind else ""
     said = "; ".join(each for each in (away, unread) if each)
     patience = here.spec.analysis.no_data_timeout_seconds
-    is_over = here.now - facts.as_seconds(since) >= patience
+    is_over = here.now - times.as_seconds(since) >= patience
     policy = here.spec.analysis.on_no_data
     if is_over and policy is api.OnNoData.ROLLBACK:
         said = f"no metrics for {patience} s; {said}"
@@ -525,7 +525,7 @@ def _climb(here: Present, judgement: Judgement | None) -> Plan:
     step = here.step
     assert step is not None
     assert here.facts.step_start_time is not None
-    age = here.now - facts.as_seconds(here.facts.step_start_time)
+    age = here.now - times.as_seconds(here.facts.step_start_time)
     if step.kind is StepKind.APPROVAL:
         said = _approval_message(here, step)
         return hold(here, Reason.AWAITING_APPROVAL, said, judgement)
@@ -575,7 +575,7 @@ def _wait_for_evidence(here: Present, step: Step, judgement: Judgement | None) -
     else:
         open_ones = [e.name for e in judgement.guardrails if e.verdict is not Verdict.PASS]
         said = uncovered(here, here.seen.coverage) + judgement.says(*open_ones)
-    if deadline is None or here.now < facts.as_seconds(deadline):
+    if deadline is None or here.now < times.as_seconds(deadline):
         return hold(here, Reason.NOT_ENOUGH_EVIDENCE, said, judgement)
     said = f"not decided in {step.max_seconds} s at {step.share_text}; {said}"
     match here.spec.analysis.on_inconclusive:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from modelrollout.api.v1alpha1 import LabelOperator
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 
 
 class Kind(StrEnum):

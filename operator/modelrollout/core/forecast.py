@@ -20,7 +20,7 @@ from modelrollout.core.collect import COMMON
 from modelrollout.core.evidence import Kind, Measure
 from modelrollout.core.steps import Step
 from modelrollout.stats import planning
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.planning import Outlook
 
 CHANCE: Final = 0.8

@@ -14,7 +14,7 @@ from modelrollout.api import presets
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.evidence import Kind, Matcher, Measure, Query, Selector, Split, Where
 from modelrollout.core.observation import Workload
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 
 METHOD = "counts/3"
 """Names the mathematics of a checkpoint. Evidence of another method is not carried on."""

@@ -87,7 +87,7 @@ def on_time(here: Present) -> Present:
     """
     start, step = here.facts.step_start_time, here.step
     latest = here.now + here.spec.strategy.warmup_seconds + CLOCK_SECONDS
-    if start is None or step is None or facts.as_seconds(start) <= latest:
+    if start is None or step is None or times.as_seconds(start) <= latest:
         return here
     begun = facts.started(here.facts, step, here.now)
     return here.with_facts(begun.model_copy(update={"no_data_since_time": None}))
@@ -104,7 +104,7 @@ def warmed_up(here: Present) -> Present:
         return here.with_facts(begun.model_copy(update={"warmup": None}))
     counted = api.WarmupStatus(
         requests=requests,
-        until_time=facts.as_time(read.watermark),
+        until_time=times.as_time(read.watermark),
         message=read.blind[:1024] or None,
     )
     return here.with_facts(here.facts.model_copy(update={"warmup": counted}))

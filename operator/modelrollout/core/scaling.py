@@ -19,7 +19,7 @@ from modelrollout.api.v1alpha1 import (
     ModelRolloutStatus,
     Scaling,
 )
-from modelrollout.core.facts import as_seconds, as_time
+from modelrollout.core.times import as_seconds, as_time
 from modelrollout.core.observation import Observation, Workload
 from modelrollout.core.plan import Scale
 

@@ -46,7 +46,7 @@ def described(
     is_settled: bool,
 ) -> ModelRolloutStatus:
     """The facts, with everything that is said about them."""
-    now = fact.as_time(seen.now)
+    now = times.as_time(seen.now)
     told = [
         _ready(outcome, is_settled=is_settled),
         _reconciling(outcome, is_settled=is_settled),

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.evidence import Kind, Matcher
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 
 MAX_POINTS = 240
 MAX_DECISIONS = 60

@@ -23,7 +23,7 @@ def judged(here: Present) -> tuple[Present, Judgement | None]:
     seen = here.seen
     if here.facts.step_start_time is None or not (seen.measures or seen.levels):
         return here, None
-    start = facts.as_seconds(here.facts.step_start_time)
+    start = times.as_seconds(here.facts.step_start_time)
     collected = {each.name: _collected(here, each, start) for each in seen.measures}
     before = {each.name: each for each in here.facts.checkpoint}
     limited = {each.name: each for each in here.spec.analysis.guardrails if each.limit is not None}
@@ -63,13 +63,13 @@ def judged(here: Present) -> tuple[Present, Judgement | None]:
 def _split(here: Present, start: float) -> api.SplitStatus | None:
     """How requests were shared out; with sticky users those, as nobody knows what each one sends."""
     seen, known, weight = here.seen, here.facts.split, here.facts.weight.wanted
-    now = facts.as_time(here.now)
+    now = times.as_time(here.now)
     if here.spec.traffic.sticky is None:
         return traffic_split.counted(known, seen.measures, seen.readings, weight, start, now)
     counts_from = traffic_split.users_from(here.spec, weight, start)
     if seen.users is None or counts_from is None:
         return known
-    until = facts.as_time(seen.users.watermark)
+    until = times.as_time(seen.users.watermark)
     return traffic_split.counted_users(known, seen.users, weight, counts_from, until, now)
 
 
@@ -82,7 +82,7 @@ def _cohort(here: Present) -> api.CohortStatus | None:
     return api.CohortStatus(
         requests=(known.requests if known else 0) + round(sum(each.n for each in rows)),
         errors=(known.errors if known else 0) + round(sum(each.k[0] for each in rows)),
-        until_time=facts.as_time(read.watermark),
+        until_time=times.as_time(read.watermark),
         message=read.blind[:1024] or None,
     )
 

@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 
 from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Guardrail, Level, Point, Row, Trace
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.rates import share_bounds
 
 SIDE = 0.025

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Guardrail, Row, Trace
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 NOT_LARGER = 1e-4

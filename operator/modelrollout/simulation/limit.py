@@ -31,7 +31,7 @@ from modelrollout.simulation.exports import Export, Exports, Quantity
 from modelrollout.simulation.scenario import Scenario, Version
 from modelrollout.simulation.traffic import Array, bucket_shares
 from modelrollout.stats import histograms
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.planning import Outlook, information_limit
 
 MANY = 1_000_000

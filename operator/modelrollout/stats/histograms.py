@@ -21,7 +21,8 @@ from modelrollout.stats.counts import log_mixture_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelrollout.stats.counts import Array, Bound
+    from modelrollout.stats.counts import Array
+    from modelrollout.stats.bounds import Bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy.special import gammaln
 
-from modelrollout.stats.counts import log_mixture
+from modelrollout.stats.combine import log_mixture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

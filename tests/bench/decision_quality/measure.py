@@ -13,7 +13,7 @@ from scipy.stats import beta
 from bench.decision_quality import methods
 from bench.decision_quality.methods import ENGINE, ORACLE, Method
 from bench.decision_quality.worlds import ALPHA, Array, Batch, Errors, Latencies, Side
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.planning import Outlook, information_limit
 
 SEED = 20260501

@@ -11,7 +11,7 @@ from bench.decision_quality.measure import STRICT_ALPHA, Outcome, Promotion, Row
 from bench.decision_quality.methods import ENGINE, KAYENTA, ORACLE, WINDOW_MEANS
 from bench.decision_quality.whole import WORLD, Whole
 from bench.decision_quality.worlds import ALPHA
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 
 MOST_TO_DETECT = 1.5
 MOST_TO_PROMOTE = 1.35

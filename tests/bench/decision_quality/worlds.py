@@ -23,7 +23,7 @@ from scipy.special import ndtr
 from scipy.stats import nbinom, poisson
 
 from modelrollout.api.presets import TOLERANCE
-from modelrollout.stats.counts import Bound
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.planning import Outlook, information_limit
 
 Array: TypeAlias = NDArray[np.float64]
