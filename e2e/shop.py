@@ -201,7 +201,7 @@ class Shop:
             raise AssertionError(said) from None
         return status
 
-    def weight_is(self, weight: int, seconds: float = 150) -> Manifest:
+    def weight_is(self, weight: int, seconds: float = 60) -> Manifest:
         """Wait until the gateway has accepted a weight and the step's evidence is on."""
 
         def reached() -> Manifest | None:
