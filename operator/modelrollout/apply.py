@@ -16,10 +16,10 @@ from modelrollout.adapters.cluster import DEPLOYMENT_SCALES, EVENTS, ROLLOUTS, S
 from modelrollout.api import fields
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.audit import Record, records
-from modelrollout.core.times import as_time
 from modelrollout.core.news import is_news
 from modelrollout.core.observation import MissingService, Observation, Rollout
 from modelrollout.core.plan import Note, Plan, Scale, Severity
+from modelrollout.core.times import as_time
 from modelrollout.errors import Conflict, NotFound, RolloutError
 from modelrollout.world import World
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from modelrollout.api import v1alpha1 as api
-from modelrollout.core import collect, facts, traffic_split
+from modelrollout.core import collect, times, traffic_split
 from modelrollout.core.commands import GOES_UP
 from modelrollout.core.evidence import (
     Grid,

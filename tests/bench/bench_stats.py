@@ -14,9 +14,18 @@ from timeit import repeat
 import numpy as np
 
 from modelrollout.stats import histograms
-from modelrollout.stats.counts import HARM_POINTS, SAFETY_POINTS, Sample, log_evidence_of, log_harm, log_harm_of, log_mixture_of, log_safety_of
 from modelrollout.stats.bounds import Bound
 from modelrollout.stats.combine import log_mixture
+from modelrollout.stats.counts import (
+    HARM_POINTS,
+    SAFETY_POINTS,
+    Sample,
+    log_evidence_of,
+    log_harm,
+    log_harm_of,
+    log_mixture_of,
+    log_safety_of,
+)
 
 ROLLOUTS, SLICES = 1_000, 10
 BOUNDS = (Bound(1.0), Bound(1.25), Bound(1.5), Bound(1.0, 0.005), Bound(1.25, 0.01))

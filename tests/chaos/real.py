@@ -2,99 +2,124 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import ssl
-from collections.abc import Callable, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
-from chaos.apiserver import Address, ApiServer
-from kube_apiserver import ADMIN_TOKEN
+from kubernetes.aio import client, config
+
+from chaos.apiserver import ApiServer
 from kube_apiserver import ApiServer as Process
-from modelrollout.adapters.cluster import ROLLOUTS, Object, Resource
-from modelrollout.errors import Conflict, NotFound, Refused, RolloutError
+from modelrollout.adapters.cluster import ROLLOUTS, Cluster, Object, Resource
+from modelrollout.errors import NotFound
 
-ROOT = f"{ROLLOUTS.root}/namespaces/shop/{ROLLOUTS.plural}"
+KIND = {"apiVersion": f"{ROLLOUTS.group}/{ROLLOUTS.version}", "kind": "ModelRollout"}
+T = TypeVar("T")
+
+
+class Client:
+    """The operator's own client, in an event loop of its own: whoever asks waits for the answer."""
+
+    def __init__(self, process: Process, namespace: str) -> None:
+        self.namespace = namespace
+        self.calls = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._cluster = self._wait(_connected(process))
+
+    def close(self) -> None:
+        self._wait(self._cluster.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def ask(self, question: Callable[[Cluster], Awaitable[T]]) -> T:
+        """What the API server answers, or how it refuses."""
+        self.calls += 1
+
+        async def asked() -> T:
+            return await question(self._cluster)
+
+        return self._wait(asked())
+
+    def remove_all(self) -> None:
+        """Nothing of an earlier run is left, whatever finalizers say."""
+        for each in self.ask(lambda it: it.list(ROLLOUTS, self.namespace)):
+            address = (ROLLOUTS, self.namespace, each["metadata"]["name"])
+            nobody = [{"op": "add", "path": "/metadata/finalizers", "value": []}]
+            self.ask(lambda it, at=address: it.patch(*at, nobody))  # type: ignore[misc]
+            self.ask(lambda it, at=address: it.delete(*at))  # type: ignore[misc]
+
+    def _wait(self, answer: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
+
+
+async def _connected(process: Process) -> Cluster:
+    settings = client.Configuration()
+    settings.retries = None
+    await config.load_kube_config(str(process.kubeconfig()), client_configuration=settings)
+    return Cluster(client.ApiClient(settings))
 
 
 class RealRollouts(ApiServer):
     """
-    Asks and waits: the clock of a run stands still meanwhile.
+    Every write of a ModelRollout is asked of the real one; the clock of a run stands still meanwhile.
 
-    Nobody else writes there, so that what it said last is what there is.
+    Nobody else writes in the namespace: what was answered last is what there is, and what was
+    answered before is what a stale reader still sees.
     """
 
-    def __init__(self, clock: Callable[[], float], process: Process) -> None:
+    def __init__(self, clock: Callable[[], float], real: Client) -> None:
         super().__init__(clock)
-        context = ssl._create_unverified_context()  # noqa: S323, SLF001  # on loopback, for a test
-        host = urlsplit(process.url).netloc
-        self._connection = http.client.HTTPSConnection(host, context=context)
-        self._said: dict[str, Object] = {}
-        """The ModelRollouts as the API server returned them last."""
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def get(
-        self, resource: Resource, namespace: str, name: str, as_of: float | None = None
-    ) -> Object:
-        if resource != ROLLOUTS:
-            return super().get(resource, namespace, name, as_of)
-        if name not in self._said:
-            raise NotFound(name)
-        return self._said[name]
-
-    def list(
-        self,
-        resource: Resource,
-        namespace: str | None = None,
-        selector: str = "",
-        as_of: float | None = None,
-    ) -> list[Object]:
-        if resource != ROLLOUTS:
-            return super().list(resource, namespace, selector, as_of)
-        return [*self._said.values()]
-
-    def everything(self) -> dict[Address, Object]:
-        real = {
-            (ROLLOUTS.plural, "shop", each["metadata"]["name"]): each
-            for each in self.list(ROLLOUTS)
-        }
-        return super().everything() | real
+        self._real = real
+        real.remove_all()
 
     def create(self, resource: Resource, namespace: str, body: Object) -> Object:
         if resource != ROLLOUTS:
             return super().create(resource, namespace, body)
-        kind = {"apiVersion": f"{ROLLOUTS.group}/{ROLLOUTS.version}", "kind": "ModelRollout"}
-        return self._write(None, "POST", "", kind | body)
+        there = self._there(KIND | body)
+        return self._kept(self._real.ask(lambda it: it.create(ROLLOUTS, self._namespace, there)))
 
     def patch(
         self, resource: Resource, namespace: str, name: str, operations: Sequence[Object]
     ) -> Object:
         if resource != ROLLOUTS:
             return super().patch(resource, namespace, name, operations)
-        before = self.get(resource, namespace, name)
-        return self._write(before, "PATCH", f"/{name}", [*operations])
+        address = (ROLLOUTS, self._namespace, name)
+        answer = self._real.ask(lambda it: it.patch(*address, operations))
+        if answer["metadata"].get("deletionTimestamp"):
+            self._looked_for(name)
+            return answer
+        return self._kept(answer)
 
     def replace_status(self, resource: Resource, body: Object) -> Object:
-        name = body["metadata"]["name"]
-        before = self.get(resource, "shop", name)
-        return self._write(before, "PUT", f"/{name}/status", body)
+        there = self._there(body)
+        return self._kept(self._real.ask(lambda it: it.replace_status(ROLLOUTS, there)))
 
     def delete(self, resource: Resource, namespace: str, name: str) -> None:
         if resource != ROLLOUTS:
             super().delete(resource, namespace, name)
             return
-        before = self.get(resource, namespace, name)
-        self._ask("DELETE", f"/{name}")
-        self._tell(ROLLOUTS.plural, before, self._live(name))
+        self.get(resource, namespace, name)  # for one that is gone the adapter raises nothing
+        self._real.ask(lambda it: it.delete(ROLLOUTS, self._namespace, name))
+        self._looked_for(name)
 
     def put(self, resource: Resource, body: Object) -> Object:
+        """As a user's merge patch of metadata and spec."""
         if resource != ROLLOUTS:
             return super().put(resource, body)
-        name = body["metadata"]["name"]
-        return self._write(self.get(resource, "shop", name), "PUT", f"/{name}", body)
+        live = self.get(resource, "shop", body["metadata"]["name"])
+        operations = [
+            {"op": "add", "path": "/spec", "value": body["spec"]},
+            {
+                "op": "add",
+                "path": "/metadata/annotations",
+                "value": body["metadata"].get("annotations", {}),
+            },
+        ]
+        return self.patch(resource, "shop", live["metadata"]["name"], operations)
 
     def change(self, resource: Resource, namespace: str, name: str, **spec: Any) -> Object:
         if resource != ROLLOUTS:
@@ -102,33 +127,30 @@ class RealRollouts(ApiServer):
         live = self.get(resource, namespace, name)
         return self.put(resource, {**live, "spec": {**live["spec"], **spec}})
 
-    def _write(self, before: Object | None, method: str, path: str, body: Any) -> Object:
-        stored = self._ask(method, path, body)
-        self._tell(ROLLOUTS.plural, before, self._live(stored["metadata"]["name"]))
-        return stored
+    @property
+    def _namespace(self) -> str:
+        return self._real.namespace
 
-    def _live(self, name: str) -> Object | None:
+    def _there(self, body: Object) -> Object:
+        return {**body, "metadata": {**body["metadata"], "namespace": self._namespace}}
+
+    def _kept(self, answer: Object) -> Object:
+        """As it is told to those who watch; a write that changed nothing is not."""
+        address = (ROLLOUTS.plural, "shop", answer["metadata"]["name"])
+        here = {**answer, "metadata": {**answer["metadata"], "namespace": "shop"}}
+        before = self._at(address, None)
+        if before is None or before["metadata"]["resourceVersion"] != _version(here):
+            self._versions[address].append((self._clock(), here))
+            self._tell(ROLLOUTS.plural, before, here)
+        return here
+
+    def _looked_for(self, name: str) -> None:
+        """After a write that may have been its end."""
         try:
-            self._said[name] = self._ask("GET", f"/{name}")
+            self._kept(self._real.ask(lambda it: it.get(ROLLOUTS, self._namespace, name)))
         except NotFound:
-            self._said.pop(name, None)
-        return self._said.get(name)
-
-    def _ask(self, method: str, path: str, body: Any = None) -> Object:
-        kind = "application/json-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": kind}
-        text = None if body is None else json.dumps(body)
-        self._connection.request(method, ROOT + path, text, headers)
-        response = self._connection.getresponse()
-        answer: Object = json.loads(response.read())
-        if response.status >= 400:
-            raise _error(response.status, str(answer.get("message", "")))
-        return answer
+            self._remove((ROLLOUTS.plural, "shop", name))
 
 
-def _error(status: int, said: str) -> RolloutError:
-    if status == 404:
-        return NotFound(said)
-    if status == 409 or (status == 422 and "error in our request" in said):
-        return Conflict(said)
-    return Refused(said)
+def _version(body: Object) -> str:
+    return str(body["metadata"]["resourceVersion"])

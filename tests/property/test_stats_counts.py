@@ -8,9 +8,21 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from modelrollout.stats.counts import HARM_POINTS, Sample, complemented, log_evidence_of, log_harm, log_harm_of, log_mixture_of, log_safety, log_safety_of, table_of, usual_share
 from modelrollout.stats.bounds import Bound
 from modelrollout.stats.combine import log_mixture
+from modelrollout.stats.counts import (
+    HARM_POINTS,
+    Sample,
+    complemented,
+    log_evidence_of,
+    log_harm,
+    log_harm_of,
+    log_mixture_of,
+    log_safety,
+    log_safety_of,
+    table_of,
+    usual_share,
+)
 
 ratios = st.one_of(st.floats(0.1, 10), st.floats(1e-6, 1e9))
 absolutes = st.sampled_from((0.0, 0.001, 0.05, 2.0))

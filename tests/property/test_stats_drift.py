@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelrollout.stats.counts import Sample
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import Sample
 from modelrollout.stats.counts import log_harm as log_harm_of_counts
 from modelrollout.stats.drift import (
     jensen_shannon,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from modelrollout.stats.counts import Sample, log_harm, log_safety
 from modelrollout.stats.bounds import Bound
 from modelrollout.stats.combine import log_mixture
+from modelrollout.stats.counts import Sample, log_harm, log_safety
 from modelrollout.stats.intervals import difference_bounds, ratio_bounds
 
 

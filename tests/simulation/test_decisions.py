@@ -15,6 +15,7 @@ from modelrollout.simulation.exports import ERRORS, REQUESTS, Site
 from modelrollout.simulation.rollout import CREATED, Decision, Simulation, simulate
 from modelrollout.simulation.summary import results_of
 from modelrollout.stats import counts
+from modelrollout.stats.bounds import Bound
 from simulation.worlds import (
     CANDIDATE,
     POD_ERRORS,
@@ -159,7 +160,7 @@ def assert_counted_once(simulation):
         (usual,), (phi,) = stored["usual"], stored["dispersion"]
         more = counts.log_harm(
             [counts.Sample(*each) for each in windows],
-            counts.Bound(*TOLERANCE.numbers()),
+            Bound(*TOLERANCE.numbers()),
             usual=usual,
         )
         harm = [old + new / phi for old, new in zip(harm, more, strict=True)]

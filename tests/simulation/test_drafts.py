@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from modelrollout.api.v1alpha1 import ModelRolloutStatus
-from modelrollout.core.times import as_seconds
 from modelrollout.core.news import is_news
+from modelrollout.core.times import as_seconds
 from modelrollout.drafts import WRITE_SECONDS
 from simulation.worlds import a_manifest, a_world, after
 

@@ -15,9 +15,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta, lognorm, norm
 
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.combine import log_with_slices
 from modelrollout.stats.counts import log_harm_of, log_mixture_of, log_safety_of
-from modelrollout.stats.bounds import Bound
 from modelrollout.stats.dispersion import dispersion, dispersion_of_halves
 from modelrollout.stats.histograms import choose_quantile
 

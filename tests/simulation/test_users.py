@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from modelrollout.stats.counts import log_harm_of, log_mixture_of, usual_share
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import log_harm_of, log_mixture_of, usual_share
 from modelrollout.stats.dispersion import dispersion
 
 ALPHA = 0.05

@@ -11,9 +11,9 @@ import pytest
 from builders import ERRORS, NOW, a_rollout, a_workload, an_observation
 from modelrollout.api.v1alpha1 import Phase
 from modelrollout.core.audit import records
-from modelrollout.core.times import as_time
 from modelrollout.core.observation import Route
 from modelrollout.core.plan import Note, Plan, Severity
+from modelrollout.core.times import as_time
 from walk import BAD, Walk
 
 

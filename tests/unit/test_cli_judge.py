@@ -19,9 +19,9 @@ from modelrollout.cli.judge import HELP, Question, judged, record_of
 from modelrollout.core import analysis, collect
 from modelrollout.core.evidence import Counts, Histogram, Past, Reading, Window
 from modelrollout.stats import histograms
-from modelrollout.stats.counts import Sample, log_harm, log_safety
 from modelrollout.stats.bounds import Bound
 from modelrollout.stats.combine import log_mixture
+from modelrollout.stats.counts import Sample, log_harm, log_safety
 from modelrollout.stats.intervals import difference_bounds, ratio_bounds
 
 PAGE = Path(__file__).parents[2] / "docs" / "planning.md"

@@ -9,7 +9,7 @@ import pytest
 
 from builders import NOW, a_rollout, a_spec, an_observation, the_measures
 from modelrollout.api.v1alpha1 import Counted, Verdict
-from modelrollout.core import analysis, collect
+from modelrollout.core import analysis, collect, facts
 from modelrollout.core.evidence import Counts, Histogram, Past, Reading, Window
 
 WRONG = {"events": {"metric": "wrong_total"}, "total": {"metric": "judged_total"}}
@@ -223,7 +223,7 @@ def test_what_is_usual_of_stable_is_fixed_before_the_first_bet_and_kept():
     known = collect.collect(
         measure, known, reading(window(0, counted(450.0, 9.0), counted(50.0, 1.0)))
     )
-    assert collect.at_new_step(known, NOW + 5).usual == (0.3,)
+    assert facts.evidence_at_step(known, NOW + 5).usual == (0.3,)
 
 
 def test_an_incident_of_stable_is_not_what_is_usual():
@@ -462,7 +462,7 @@ def test_a_new_step_keeps_what_speaks_against_the_candidate_and_forgets_the_rest
     halves = (counted(150.0, 1.0), counted(150.0, 2.0))
     first = Window(**{**vars_of(sliced(0, DE=GOOD)), "halves": halves})
     known = collect.collect(measure, collect.fresh(measure, NOW), reading(first))
-    after = collect.at_new_step(known, NOW + 5)
+    after = facts.evidence_at_step(known, NOW + 5)
     assert after.harm == known.harm
     assert after.placebo == known.placebo
     assert after.slices[0].harm == known.slices[0].harm

@@ -24,9 +24,9 @@ from bench.decision_quality.worlds import (
     burst_logs,
     cells_of,
 )
-from modelrollout.stats import counts, dispersion, histograms, means
-from modelrollout.stats.counts import Sample
+from modelrollout.stats import combine, counts, dispersion, histograms, means
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import Sample
 from modelrollout.stats.planning import Outlook, information_limit
 
 DATA = Path(__file__).parents[1] / "data" / "kayenta.json"
@@ -218,7 +218,7 @@ def test_the_engine_is_the_operators_evidence_look_by_look(bound, burst):
         for at in (0, 5, 77, 239):
             for found, evidence in ((harm, counts.log_harm), (safety, counts.log_safety)):
                 state = evidence(samples[: at + 1], bound, dispersion=phi, usual=usual)
-                assert found[at, run] == pytest.approx(counts.log_mixture(state), abs=1e-9)
+                assert found[at, run] == pytest.approx(combine.log_mixture(state), abs=1e-9)
 
 
 def test_the_engine_on_histograms_is_the_operators():

@@ -29,8 +29,8 @@ from modelrollout.core.forecast import (
     sentence,
 )
 from modelrollout.core.steps import Step, StepKind
-from modelrollout.stats.counts import complemented, log_harm_of, log_mixture_of, log_safety_of
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import complemented, log_harm_of, log_mixture_of, log_safety_of
 
 RUNS = 800
 WINDOW_SECONDS = 5

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from modelrollout.stats.bounds import Bound
 from modelrollout.stats.combine import (
     culprits,
     discoveries,
@@ -14,7 +15,6 @@ from modelrollout.stats.combine import (
     log_with_slices,
 )
 from modelrollout.stats.counts import log_harm_of, log_mixture_of
-from modelrollout.stats.bounds import Bound
 
 
 def test_the_weighted_mean_is_that_of_the_e_values():

@@ -8,9 +8,23 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import binom, poisson
 
-from modelrollout.stats.counts import HARM_POINTS, SAFETY_POINTS, Sample, added, complemented, log_evidence_of, log_harm, log_harm_of, log_mixture_of, log_safety, log_safety_of, table_of, usual_share
 from modelrollout.stats.bounds import Bound
 from modelrollout.stats.combine import log_mixture
+from modelrollout.stats.counts import (
+    HARM_POINTS,
+    SAFETY_POINTS,
+    Sample,
+    added,
+    complemented,
+    log_evidence_of,
+    log_harm,
+    log_harm_of,
+    log_mixture_of,
+    log_safety,
+    log_safety_of,
+    table_of,
+    usual_share,
+)
 
 BOUNDS = [Bound(r, d) for r in (0.0, 0.5, 1.0, 1.25, 2.0) for d in (0.0, 0.01, 0.2) if r + d > 0]
 BASE_RATES = (0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, expon, lognorm, weibull_min
 
-from modelrollout.stats.counts import log_harm_of, log_safety_of
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import log_harm_of, log_safety_of
 from modelrollout.stats.histograms import (
     QuantileThresholds,
     choose_quantile,

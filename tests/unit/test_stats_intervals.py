@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from modelrollout.stats.counts import Sample, log_harm, log_safety
 from modelrollout.stats.bounds import Bound
 from modelrollout.stats.combine import log_mixture
+from modelrollout.stats.counts import Sample, log_harm, log_safety
 from modelrollout.stats.intervals import difference_bounds, ratio_bounds
 
 WINDOWS = [Sample(950, 10, 50, 2), Sample(1900, 25, 100, 4), Sample(900, 8, 100, 1)] * 20

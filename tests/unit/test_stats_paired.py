@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from modelrollout.stats.counts import log_mixture_of
 from modelrollout.stats.combine import log_mixture
+from modelrollout.stats.counts import log_mixture_of
 from modelrollout.stats.paired import PAIRED_POINTS, Pairs, log_harm, log_safety
 
 STAKES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from modelrollout.stats.counts import log_harm_of, log_mixture_of, log_safety_of
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import log_harm_of, log_mixture_of, log_safety_of
 from modelrollout.stats.planning import (
     Outlook,
     chance_to_decide,

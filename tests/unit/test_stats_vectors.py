@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from modelrollout.stats.combine import discoveries
-from modelrollout.stats.counts import Sample, log_harm
 from modelrollout.stats.bounds import Bound
-from modelrollout.stats.combine import log_mixture
+from modelrollout.stats.combine import discoveries, log_mixture
+from modelrollout.stats.counts import Sample, log_harm
 from modelrollout.stats.drift import population_stability_by_chance
 from modelrollout.stats.means import log_normal_mixture, normal_mixture_bound, tuned_rho
 from modelrollout.stats.paired import Pairs

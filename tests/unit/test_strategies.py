@@ -9,8 +9,8 @@ import pytest
 from builders import ERRORS, a_rollout, a_spec, a_workload, an_observation
 from modelrollout.api.conditions import Reason, Type
 from modelrollout.api.v1alpha1 import Phase, Verdict
-from modelrollout.core.times import as_seconds
 from modelrollout.core.observation import CheckResult, Comparator, Level, Route
+from modelrollout.core.times import as_seconds
 from modelrollout.metrics import with_metrics
 from modelrollout.world import World
 from past import Away

@@ -9,9 +9,9 @@ import pytest
 from builders import ERRORS, a_rollout, a_spec, an_observation
 from modelrollout.api.v1alpha1 import Analysis, Phase, Verdict
 from modelrollout.core.evidence import Counts, Reading, Window
-from modelrollout.core.times import as_seconds
 from modelrollout.core.measures import can_count
 from modelrollout.core.observation import Level
+from modelrollout.core.times import as_seconds
 from modelrollout.errors import MetricsUnavailable
 from modelrollout.metrics import with_metrics
 from modelrollout.world import World

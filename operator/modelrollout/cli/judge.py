@@ -18,8 +18,8 @@ from modelrollout.core.analysis import share_of
 from modelrollout.core.collect import COMMON, ENOUGH_TO_CHOOSE
 from modelrollout.core.forecast import bound_text, percent
 from modelrollout.stats import counts, histograms, intervals
-from modelrollout.stats.counts import Sample
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import Sample
 
 MOST: Final = 2.0**53
 """Counts above are not exact any more as floating-point numbers."""

@@ -25,6 +25,7 @@ from modelrollout.core.forecast import bound_text, percent
 from modelrollout.core.limits import limit_status
 from modelrollout.core.observation import Level
 from modelrollout.stats import combine, counts, histograms, means
+from modelrollout.stats.bounds import Bound
 
 NOTABLE = 1.5
 """A dispersion that slows the decision so much that people are told."""
@@ -348,7 +349,7 @@ def _rate(measure: Measure, exposure: Row, index: int) -> str:
             return f"{value:.2%} of {exposure[0]:,.0f}".replace("%", " %")
 
 
-def _bound(measure: Measure, bound: counts.Bound) -> str:
+def _bound(measure: Measure, bound: Bound) -> str:
     is_share = measure.query.kind is not Kind.MEAN and measure.quantile is None
     absolute = percent(bound.absolute) if is_share else f"{bound.absolute:g}"
     return bound_text(bound, absolute, lower_is_worse=measure.lower_is_worse)

@@ -16,9 +16,9 @@ from typing import Any
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.evidence import Matcher, Measure, Selector
-from modelrollout.core.times import as_time
 from modelrollout.core.observation import Observation, Rollout
 from modelrollout.core.plan import Note, Plan
+from modelrollout.core.times import as_time
 
 MAX_BYTES = 32 * 1024
 ENDS = frozenset({"RolledBack", "Promoted"})

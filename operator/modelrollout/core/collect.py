@@ -64,24 +64,6 @@ def resumed(
     return fresh(measure, watermark)
 
 
-def at_new_step(checkpoint: GuardrailCheckpoint, watermark: float) -> GuardrailCheckpoint:
-    """Harm evidence is kept, everything that belongs to one step starts anew."""
-    slices = tuple(
-        each.model_copy(update={"stable": _zeros(each.stable), "candidate": _zeros(each.candidate)})
-        for each in checkpoint.slices
-    )
-    return checkpoint.model_copy(
-        update={
-            "safety": tuple(_zeros(row) for row in checkpoint.safety),
-            "stable": _zeros(checkpoint.stable),
-            "candidate": _zeros(checkpoint.candidate),
-            "slices": slices,
-            "windows": 0,
-            "watermark": watermark,
-        }
-    )
-
-
 def _zeros(row: Row) -> Row:
     return (0.0,) * len(row)
 

@@ -13,7 +13,16 @@ from dataclasses import replace
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
 from modelrollout.api.v1alpha1 import Verdict
-from modelrollout.core import collect, estimates, facts, machine, scaling, status, traffic_split
+from modelrollout.core import (
+    collect,
+    estimates,
+    facts,
+    machine,
+    scaling,
+    status,
+    times,
+    traffic_split,
+)
 from modelrollout.core.analysis import Judgement
 from modelrollout.core.doubts import doubts
 from modelrollout.core.forecast import Pods

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from modelrollout.api.v1alpha1 import (
+    GuardrailCheckpoint,
     HistoryEntry,
     ModelRolloutSpec,
     ModelRolloutStatus,
@@ -14,8 +13,9 @@ from modelrollout.api.v1alpha1 import (
     WeightStatus,
     service_of,
 )
-from modelrollout.core import collect, traffic_split
+from modelrollout.core import traffic_split
 from modelrollout.core.steps import Step
+from modelrollout.core.times import as_time
 
 HISTORY_LENGTH = 20
 RETIRED_LENGTH = 20
@@ -34,16 +34,6 @@ NO_STEP = {
     "pause": None,
     "replicas": None,
 }
-
-
-def as_time(seconds: float) -> str:
-    """Unix seconds as RFC 3339 with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def as_seconds(time: str) -> float:
-    """RFC 3339 as Unix seconds."""
-    return datetime.fromisoformat(time).timestamp()
 
 
 def recorded(
@@ -141,9 +131,31 @@ def started(facts: ModelRolloutStatus, step: Step, now: float) -> ModelRolloutSt
         update={
             "step_start_time": as_time(now),
             "step_deadline_time": _deadline(step, now),
-            "checkpoint": tuple(collect.at_new_step(each, now) for each in facts.checkpoint),
+            "checkpoint": tuple(evidence_at_step(each, now) for each in facts.checkpoint),
         }
     )
+
+
+def evidence_at_step(checkpoint: GuardrailCheckpoint, watermark: float) -> GuardrailCheckpoint:
+    """Harm evidence is kept, everything that belongs to one step starts anew."""
+    slices = tuple(
+        each.model_copy(update={"stable": _zeros(each.stable), "candidate": _zeros(each.candidate)})
+        for each in checkpoint.slices
+    )
+    return checkpoint.model_copy(
+        update={
+            "safety": tuple(_zeros(row) for row in checkpoint.safety),
+            "stable": _zeros(checkpoint.stable),
+            "candidate": _zeros(checkpoint.candidate),
+            "slices": slices,
+            "windows": 0,
+            "watermark": watermark,
+        }
+    )
+
+
+def _zeros(row: tuple[float, ...]) -> tuple[float, ...]:
+    return (0.0,) * len(row)
 
 
 def rejected(

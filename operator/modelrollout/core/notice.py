@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from modelrollout.api import v1alpha1 as api
-from modelrollout.core import commands, facts, scaling
+from modelrollout.core import commands, facts, scaling, times
 from modelrollout.core.plan import Note, Severity
 from modelrollout.core.present import Present
 

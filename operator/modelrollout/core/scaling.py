@@ -19,9 +19,9 @@ from modelrollout.api.v1alpha1 import (
     ModelRolloutStatus,
     Scaling,
 )
-from modelrollout.core.times import as_seconds, as_time
 from modelrollout.core.observation import Observation, Workload
 from modelrollout.core.plan import Scale
+from modelrollout.core.times import as_seconds, as_time
 
 HALVING_SECONDS = 60.0
 IDLE_LENGTH = 20

@@ -12,7 +12,7 @@ from modelrollout.api.v1alpha1 import (
     Phase,
     Verdict,
 )
-from modelrollout.core import facts as fact
+from modelrollout.core import times
 from modelrollout.core.observation import Observation, Rollout
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN

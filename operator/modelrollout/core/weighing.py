@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.v1alpha1 import ModelRolloutStatus, Verdict
-from modelrollout.core import analysis, collect, estimates, facts, limits, traffic_split
+from modelrollout.core import analysis, collect, estimates, limits, times, traffic_split
 from modelrollout.core.analysis import Judgement
 from modelrollout.core.evidence import Measure
 from modelrollout.core.plan import Note, Severity

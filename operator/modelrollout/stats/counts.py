@@ -36,6 +36,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
+from modelrollout.stats.bounds import Bound
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -75,28 +77,6 @@ ENOUGH_FOR_USUAL: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """
-    What the candidate's rate is held against: `ratio * stable's rate + absolute`.
-
-    When lower is worse it is the lowest rate allowed: `stable's rate / ratio - absolute`.
-    `absolute` is in events per unit of exposure. Raises ValueError for a negative or non-finite
-    part, and for a bound of zero, which every candidate with one event would break.
-    """
-
-    ratio: float = 1.0
-    absolute: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("ratio", "absolute"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"a bound's {name} must be a finite number >= 0, not {value}")
-        if self.ratio == 0 and self.absolute == 0:
-            raise ValueError("a bound of zero cannot be tested: ratio and absolute are both 0")
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """
     One window, one threshold: exposures (requests, or seconds) and events of both versions.
@@ -131,7 +111,7 @@ def log_harm(
     Evidence that the candidate is worse than the bound: log e per grid point, summed over samples.
 
     Add it to the running state (which starts with `HARM_POINTS` zeros) and read the state with
-    `log_mixture`. Null hypothesis: in every window p_c <= ratio * p_b + absolute, or, when lower
+    `combine.log_mixture`. Null hypothesis: in every window p_c <= ratio * p_b + absolute, or, when lower
     is worse, p_c >= p_b / ratio - absolute. `dispersion` >= 1 divides the evidence (tempering).
     `usual` is stable's usual share of events, known before the windows are read, on which the bets
     on a proportion are centred (`usual_share`); 0 is for rates, and for where it is not known.
@@ -173,26 +153,6 @@ def log_safety(
         table, bound, lower_is_worse=lower_is_worse, tuned_for=tuned_for, usual=usual
     )
     return _tempered_sum(logs, dispersion)
-
-
-def log_mixture(state: Sequence[float]) -> float:
-    """
-    Log of the mean over the grid of exp(state): the evidence of a running state.
-
-    The mean of e-processes is one (any fixed weights; Vovk and Wang, Annals of Statistics 2021),
-    so by Ville's inequality it ever reaches log(1 / alpha) with probability at most alpha under
-    the null. Raises ValueError for an empty state or a NaN.
-    """
-    if len(state) == 0:
-        raise ValueError("evidence needs at least one grid point, the state is empty")
-    if any(math.isnan(each) for each in state):
-        raise ValueError(f"the state holds something that is not a number: {list(state)}")
-    # A dozen numbers: for these the plain sum is thirty times as fast as an array's.
-    highest = max(state)
-    if math.isinf(highest):
-        return float(highest)
-    total = math.fsum(math.exp(each - highest) for each in state)
-    return highest + math.log(total / len(state))
 
 
 def usual_share(windows: Sequence[tuple[float, float]]) -> float:

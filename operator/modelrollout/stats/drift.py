@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy.special import gammaincinv, kolmogi, rel_entr
 
-from modelrollout.stats.counts import log_harm_of
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import log_harm_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,8 +21,8 @@ from modelrollout.stats.counts import log_mixture_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelrollout.stats.counts import Array
     from modelrollout.stats.bounds import Bound
+    from modelrollout.stats.counts import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from modelrollout.stats.counts import log_harm_of, log_mixture_of, log_safety_of, table_of
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import log_harm_of, log_mixture_of, log_safety_of, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

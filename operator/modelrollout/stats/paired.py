@@ -42,7 +42,7 @@ def log_harm(pairs: Pairs, margin: float = 0.0) -> tuple[float, ...]:
     Evidence that the candidate is wrong more often, by more than `margin`: log e per grid point.
 
     Null hypothesis: P(candidate only) - P(stable only) <= margin, 0 <= margin < 1, in whatever
-    way both change over time. Add to the running state, read with `counts.log_mixture`. Each
+    way both change over time. Add to the running state, read with `combine.log_mixture`. Each
     pair is a bet on x - margin, x in {1, -1, 0}, whose mean is not above 0 under the null:
     e = product of 1 + l (x - margin) (Waudby-Smith and Ramdas, arXiv 2010.09686), with the
     stakes l scaled to stay below the 1 / (1 + margin) at which a pair could cost everything.

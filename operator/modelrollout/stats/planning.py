@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy.special import log_ndtr, ndtr, rel_entr, softmax
 
-from modelrollout.stats.counts import complemented, log_harm_of, log_mixture_of, log_safety_of
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import complemented, log_harm_of, log_mixture_of, log_safety_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

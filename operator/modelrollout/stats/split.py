@@ -10,9 +10,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from scipy.special import gammaln
-
 from modelrollout.stats.combine import log_mixture
 
 if TYPE_CHECKING:
@@ -40,7 +37,7 @@ def log_mismatch(
 
     `requests` are the counts per version of one step, all of it, so far; `shares` the weights in
     force, summing to 1. Add the results of the steps (a step with other weights is a fresh
-    test, and a product of e-processes is one) and read with `counts.log_mixture`. Windows in
+    test, and a product of e-processes is one) and read with `combine.log_mixture`. Windows in
     which the weights changed must be left out. A version of share 0 is left out too: its
     requests are a fault that needs no statistics.
 
@@ -53,8 +50,8 @@ def log_mismatch(
     multinomial count data" (NeurIPS 2022, arXiv 2011.03567), mean at `shares`.
     """
     n, p = _checked(requests, shares)
-    null = float((n * np.log(p)).sum())
-    return tuple(_log_marginal(n, c * p) - null for c in concentrations)
+    null = sum(x * math.log(share) for x, share in zip(n, p, strict=True))
+    return tuple(_log_marginal(n, [c * share for share in p]) - null for c in concentrations)
 
 
 def log_mismatch_beyond(requests: Sequence[float], share: float, tolerance: float) -> float:
@@ -87,21 +84,21 @@ def _log_beyond(inside: float, outside: float, edge: float) -> list[float]:
     return [inside * math.log(x / edge) + outside * math.log((1 - x) / (1 - edge)) for x in further]
 
 
-def _log_marginal(n: np.ndarray, alpha: np.ndarray) -> float:
+def _log_marginal(n: Sequence[float], alpha: Sequence[float]) -> float:
     """Log probability of a sequence with counts n under a Dirichlet(alpha) mixture."""
-    total = gammaln(alpha.sum()) - gammaln(alpha.sum() + n.sum())
-    return float(total + (gammaln(alpha + n) - gammaln(alpha)).sum())
+    total = math.lgamma(sum(alpha)) - math.lgamma(sum(alpha) + sum(n))
+    return total + sum(math.lgamma(a + x) - math.lgamma(a) for a, x in zip(alpha, n, strict=True))
 
 
-def _checked(requests: Sequence[float], shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _checked(requests: Sequence[float], shares: Sequence[float]) -> tuple[list[float], list[float]]:
     if len(requests) != len(shares):
         raise ValueError(f"{len(requests)} counts do not go with {len(shares)} shares")
-    n, p = np.asarray(requests, dtype=np.float64), np.asarray(shares, dtype=np.float64)
-    if not (np.isfinite(n).all() and (n >= 0).all()):
+    if not all(math.isfinite(x) and x >= 0 for x in requests):
         raise ValueError(f"requests must be finite and >= 0, not {tuple(requests)}")
-    if not (np.isfinite(p).all() and (p >= 0).all() and math.isclose(p.sum(), 1, abs_tol=1e-9)):
+    are_shares = all(math.isfinite(p) and p >= 0 for p in shares)
+    if not (are_shares and math.isclose(sum(shares), 1, abs_tol=1e-9)):
         raise ValueError(f"shares must be >= 0 and sum to 1, not {tuple(shares)}")
-    used = p > 0
-    if used.sum() < 2:  # noqa: PLR2004 - a split is between two
+    used = [(float(x), float(p)) for x, p in zip(requests, shares, strict=True) if p > 0]
+    if len(used) < 2:  # noqa: PLR2004 - a split is between two
         raise ValueError(f"a split needs two shares above 0, not {tuple(shares)}")
-    return n[used], p[used]
+    return [x for x, _ in used], [p for _, p in used]

@@ -27,8 +27,8 @@ from bench.decision_quality.worlds import (
     Side,
 )
 from modelrollout.stats import dispersion, histograms, means
-from modelrollout.stats.counts import log_harm_of, log_mixture_of, log_safety_of, usual_share
 from modelrollout.stats.bounds import Bound
+from modelrollout.stats.counts import log_harm_of, log_mixture_of, log_safety_of, usual_share
 
 Looks: TypeAlias = NDArray[np.int64]
 Method: TypeAlias = Callable[[Batch], Looks]

@@ -17,9 +17,9 @@ from modelrollout.adapters.routers.gateway_api.buckets import Stage
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core import shares
 from modelrollout.core.evidence import Matcher, Split
-from modelrollout.core.times import as_seconds
 from modelrollout.core.observation import Rollout
 from modelrollout.core.plan import Traffic, comparator_of
+from modelrollout.core.times import as_seconds
 from modelrollout.errors import RouterRefused
 
 MANAGED_RULE = "modelrollout"
