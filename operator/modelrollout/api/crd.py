@@ -10,8 +10,11 @@ the cluster then equals the one in Git.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -120,16 +123,45 @@ def _object_schema() -> dict[str, Any]:
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The structural schema of a type, with the CEL rules of every type inside it."""
     schema = model.model_json_schema(by_alias=True)
-    rules = {each.__name__: _cel(each) for each in _models_in(model)}
+    models = {each.__name__: each for each in _models_in(model)}
+    rules = {name: _cel(each) for name, each in models.items()}
     definitions = schema.pop("$defs", {})
     schema["title"] = model.__name__
+    for name, node in (*definitions.items(), (model.__name__, schema)):
+        for field, text in _texts(models[name]).items() if name in models else ():
+            node["properties"][field] = {"description": text, **node["properties"][field]}
     structural: dict[str, Any] = _structural(schema, definitions, rules)
     return structural
 
 
-def _models_in(model: type[BaseModel]) -> Iterator[type[v1alpha1.ApiModel]]:
-    if issubclass(model, v1alpha1.ApiModel):
-        yield model
+def _texts(model: type[BaseModel]) -> dict[str, str]:
+    """
+    The docstring below each field, by the field's name in manifests.
+
+    Pydantic could attach them to the types: every process would read its sources at its start.
+    """
+    found = {}
+    for each in reversed(model.__mro__):
+        if each.__module__.startswith(v1alpha1.__name__.rpartition(".")[0]):
+            (body,) = ast.parse(inspect.getsource(each)).body
+            assert isinstance(body, ast.ClassDef)
+            found.update(_documented(body))
+    fields = model.model_fields
+    return {fields[name].alias or name: text for name, text in found.items() if name in fields}
+
+
+def _documented(body: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, text in pairwise(body.body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(said))),
+            ):
+                yield name, inspect.cleandoc(said)
+
+
+def _models_in(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
     for field in model.model_fields.values():
         for inner in _types_in(field.annotation):
             yield from _models_in(inner)
@@ -142,8 +174,9 @@ def _types_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _types_in(argument)
 
 
-def _cel(model: type[v1alpha1.ApiModel]) -> list[dict[str, str]]:
-    return [{"rule": rule.cel, "message": rule.message} for rule in model.rules]
+def _cel(model: type[BaseModel]) -> list[dict[str, str]]:
+    rules = model.rules if issubclass(model, v1alpha1.ApiModel) else ()
+    return [{"rule": rule.cel, "message": rule.message} for rule in rules]
 
 
 def _structural(node: Any, definitions: dict[str, Any], rules: dict[str, Any]) -> Any:

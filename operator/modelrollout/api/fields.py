@@ -132,7 +132,6 @@ class PlainModel(BaseModel):
         extra="ignore",
         alias_generator=to_camel,
         populate_by_name=True,
-        use_attribute_docstrings=True,
     )
 
     def to_dict(self) -> dict[str, Any]:
