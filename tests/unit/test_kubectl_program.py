@@ -37,6 +37,47 @@ def test_the_help_lists_every_command_once():
     assert [listed.count(name) for name in COMMANDS] == [1] * len(COMMANDS)
 
 
+@pytest.mark.parametrize("columns", [80, 200])
+def test_every_command_has_one_line_of_the_help(columns):
+    lines = CliRunner(env={"COLUMNS": str(columns)}).invoke(main, ["--help"]).output.splitlines()
+
+    for name, entry in COMMANDS.items():
+        assert [each.split(maxsplit=1) for each in lines if each.startswith(f"  {name} ")] == [
+            [name, entry.text]
+        ]
+
+
+HEAVY = ("numpy", "scipy", "kopf", "kubernetes", "prometheus_api_client", "aiohttp", "asyncio")
+
+
+@pytest.mark.parametrize("module", ["commands", "rollout", "rollouts"])
+def test_what_is_asked_at_3_in_the_morning_starts_at_once(module):
+    """Importing all of these takes a second; what the commands need themselves, a quarter."""
+    program = (
+        f"import sys, modelrollout.cli.{module}; print(*sorted({{*{HEAVY}}} & {{*sys.modules}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == []
+
+
+def test_the_help_and_the_completion_of_commands_import_none_of_them():
+    program = (
+        "import sys; from click.testing import CliRunner; from modelrollout.cli import main;"
+        " CliRunner().invoke(main, ['--help']);"
+        " CliRunner(env={'COMP_WORDS': 'modelrollout ', 'COMP_CWORD': '1',"
+        " '_MODELROLLOUT_COMPLETE': 'bash_complete'}).invoke(main, prog_name='modelrollout');"
+        " print(*(each for each in sys.modules if each.startswith('modelrollout.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["modelrollout.cli"]
+
+
 def test_kubectl_finds_the_same_program():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

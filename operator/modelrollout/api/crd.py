@@ -140,7 +140,7 @@ def _texts(model: type[BaseModel]) -> dict[str, str]:
 
     Pydantic could attach them to the types: every process would read its sources at its start.
     """
-    found = {}
+    found: dict[str, str] = {}
     for each in reversed(model.__mro__):
         if each.__module__.startswith(v1alpha1.__name__.rpartition(".")[0]):
             (body,) = ast.parse(inspect.getsource(each)).body

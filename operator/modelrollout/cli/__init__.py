@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from modelrollout import __version__
 
-SECTIONS: dict[str, dict[str, str]] = {
+
+class Entry(NamedTuple):
+    """Where a command is, and what it is for in a line of the help."""
+
+    place: str
+    text: str
+
+
+SECTIONS: dict[str, dict[str, Entry]] = {
     "Rollouts in the cluster": {
-        "list": "rollouts:list_command",
-        "get": "rollout:get",
-        "why": "rollout:why",
-        "report": "report:report",
+        "list": Entry("rollouts:list_command", "All rollouts, and what each one does."),
+        "get": Entry("rollout:get", "How one stands: who gets what, how far it is, what is known."),
+        "why": Entry("rollout:why", "Why it is where it is, what that rests on, what to do next."),
+        "report": Entry("report:report", "A rollout as a page: one HTML file, to keep or to send."),
     },
     "What you ask of a rollout": {
-        "approve": "commands:approve",
-        "abort": "commands:abort",
-        "pause": "commands:pause",
-        "resume": "commands:resume",
-        "promote": "commands:promote",
-        "retry": "commands:retry",
-        "skip-step": "commands:skip_step",
+        "approve": Entry("commands:approve", "Give the word that an approval step waits for."),
+        "abort": Entry("commands:abort", "All users back to stable; the candidate is rejected."),
+        "pause": Entry("commands:pause", "Stay at this weight; guardrails stay armed."),
+        "resume": Entry("commands:resume", "Let a paused rollout go on."),
+        "promote": Entry("commands:promote", "All users to the candidate now, proven or not."),
+        "retry": Entry("commands:retry", "Try a rejected candidate once more."),
+        "skip-step": Entry("commands:skip_step", "Leave the present step without its gate."),
     },
     "Before a rollout": {
-        "init": "init:init",
-        "lint": "lint:lint",
-        "plan": "plan:plan",
-        "simulate": "simulate:simulate",
-        "judge": "judge:judge",
-        "backtest": "backtest:backtest",
+        "init": Entry("init:init", "Write a first manifest from what is in the cluster."),
+        "lint": Entry("lint:lint", "Check manifests as the API server does, with hints."),
+        "plan": Entry("plan:plan", "What the steps can decide in time, and at which weights."),
+        "simulate": Entry("simulate:simulate", "What the operator would do, in a world of yours."),
+        "judge": Entry("judge:judge", "The verdict on a list of counts, with the evidence."),
+        "backtest": Entry("backtest:backtest", "What guardrails would have said of your past."),
     },
     "Processes and the shell": {
-        "operator": "operator:operator",
-        "comparator": "comparator:comparator",
-        "completion": "completion:completion",
+        "operator": Entry("operator:operator", "Run the operator."),
+        "comparator": Entry("comparator:comparator", "Run the comparator of mirrored requests."),
+        "completion": Entry("completion:completion", "Print the script that completes words."),
     },
 }
-"""In the order of the help. The operator's start must not pay for the others' imports."""
-COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}
+"""In the order of the help. Nobody's start, and no help, must pay for the others' imports."""
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 EXTRAS = {"rich": "kubectl"}
 
 
@@ -50,7 +60,7 @@ class _Commands(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[name].partition(":")
+        module, _, attribute = COMMANDS[name].place.partition(":")
         try:
             command = getattr(import_module(f"modelrollout.cli.{module}"), attribute)
         except ModuleNotFoundError as missing:
@@ -61,14 +71,20 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """In sections."""
-        limit = formatter.width - 6 - max(map(len, COMMANDS))
-        for title, names in SECTIONS.items():
-            found = ((name, self.get_command(context, name)) for name in names)
-            rows = [(name, each.get_short_help_str(limit)) for name, each in found if each]
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of commands, and options."""
+        found = (each for each in COMMANDS.items() if each[0].startswith(incomplete))
+        return [
+            *(CompletionItem(name, help=entry.text) for name, entry in found),
+            *click.Command.shell_complete(self, context, incomplete),
+        ]
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """In sections, with their texts in one column."""
+        widest = max(map(len, COMMANDS))
+        for title, entries in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl(rows)
+                formatter.write_dl([(name.ljust(widest), it.text) for name, it in entries.items()])
 
 
 def _without(name: str, module: str) -> click.Command:

@@ -29,7 +29,6 @@ def _command(verb: str) -> click.Command:
     @click.command(
         verb,
         help=f"{TEXTS[verb]}\n\nIt says what will happen, asks, and waits until it has happened.",
-        short_help=TEXTS[verb],
     )
     @click.argument("name", shell_complete=names)
     @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
