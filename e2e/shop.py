@@ -112,11 +112,12 @@ class Shop:
 
     def users(self, rate: float = 100, **options: Any) -> Load:
         """Users that send requests until the test ends."""
+        exporter = f"http://feedback.{self.namespace}.svc.cluster.local:8080"
         self.load = Load.start(
             GATEWAY,
             host=self.host,
             rate=rate,
-            feedback=f"http://feedback.{self.namespace}.svc.cluster.local:8080",
+            feedback=options.pop("feedback", exporter),
             label_delay_seconds=options.pop("label_delay_seconds", 0.5),
             directory=self.records,
             **options,
