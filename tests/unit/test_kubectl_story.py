@@ -11,6 +11,7 @@ import pytest
 from builders import NOW, a_spec, a_workload
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
+from modelrollout.core import times
 from modelrollout.core.facts import recorded
 from modelrollout.kubectl import advice, story, words
 from modelrollout.kubectl.differences import Change, changes
@@ -233,6 +234,8 @@ def test_differences_name_what_changed_and_nothing_else():
         (0, "0 s"),
         (119, "119 s"),
         (120, "2 min"),
+        (437.4, "7 min 17 s"),
+        (1559, "25 min"),
         (3600, "1 h"),
         (7500, "2 h 5 min"),
         (273_600, "3 d 4 h"),
@@ -240,7 +243,7 @@ def test_differences_name_what_changed_and_nothing_else():
     ],
 )
 def test_durations_are_said_as_people_do(seconds, text):
-    assert words.duration(seconds) == text
+    assert times.duration(seconds) == text
 
 
 @pytest.mark.parametrize(

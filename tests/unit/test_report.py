@@ -16,7 +16,7 @@ from modelrollout.report.course import courses_of, traffic_of
 from modelrollout.report.forest import effects_of
 from modelrollout.report.markup import VOID, Markup, tag
 from modelrollout.report.page import page, sentence
-from modelrollout.report.words import bound, percent, span
+from modelrollout.report.words import bound, percent
 from modelrollout.stats.bounds import Bound
 from traces import a_level, everything, traces_of
 from walk import BAD, Walk
@@ -238,14 +238,6 @@ def test_every_outcome_is_a_sentence(outcome, message, says):
     said = sentence(replace(whole, candidate=candidate, outcome=outcome, message=message))
 
     assert said.startswith(says)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "says"),
-    [(0, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (93_600, "1 d 2 h")],
-)
-def test_lengths_of_time_have_two_units(seconds, says):
-    assert span(seconds) == says
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from rich.console import Console
 from rich.text import Text
 
+from modelrollout.core.times import as_seconds
 from modelrollout.kubectl.printable import printable
 from modelrollout.kubectl.server import Object
 
@@ -80,7 +80,7 @@ def _row(body: Object, now: float) -> list[str]:
         _at(body, "status", "verdict"),
         _at(body, "status", "requests"),
         _at(body, "spec", "candidate", "deployment"),
-        _age(now - datetime.fromisoformat(created).timestamp()) if created else "",
+        _age(now - as_seconds(created)) if created else "",
     ]
 
 

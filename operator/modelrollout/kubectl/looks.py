@@ -11,11 +11,13 @@ from rich.text import Text
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.v1alpha1 import Verdict
+from modelrollout.core import times
 from modelrollout.core.steps import Step, StepKind
+from modelrollout.core.times import as_seconds
 from modelrollout.kubectl import story, words
 from modelrollout.kubectl.differences import Change
 from modelrollout.kubectl.listing import PHASES
-from modelrollout.kubectl.seen import Seen, seconds
+from modelrollout.kubectl.seen import Seen
 from modelrollout.kubectl.story import Level
 
 WIDE = 120
@@ -56,7 +58,7 @@ def _heading(seen: Seen) -> Text:
     line.append(f"  {phase}", style=PHASES.get(phase.value, "cyan"))
     if seen.status.step_text:
         age = seen.step_seconds
-        since = f" for {words.duration(age)}" if age is not None else ""
+        since = f" for {times.duration(age)}" if age is not None else ""
         line.append(f"  step {seen.status.step_text}{since}", style="not bold")
     return line
 
@@ -168,9 +170,9 @@ def _step_name(step: Step) -> str:
         case StepKind.MIRROR:
             return f"mirror {step.mirror} %"
         case StepKind.BAKE:
-            return f"bake {words.duration(step.min_seconds)}"
+            return f"bake {times.duration(step.min_seconds)}"
         case StepKind.PAUSE:
-            return f"pause {words.duration(step.min_seconds)}"
+            return f"pause {times.duration(step.min_seconds)}"
     return step.kind
 
 
@@ -185,10 +187,10 @@ def _step_remark(seen: Seen) -> Iterator[Text]:
         told.append(f"gate {step.gate}")
     age = seen.step_seconds
     if age is not None and step.min_seconds > age:
-        told.append(f"{words.duration(step.min_seconds - age)} left")
+        told.append(f"{times.duration(step.min_seconds - age)} left")
     if status.step_deadline_time and status.pause is None:
-        left = seconds(status.step_deadline_time) - seen.now
-        told.append(f"decided in {words.duration(left)} at the latest")
+        left = as_seconds(status.step_deadline_time) - seen.now
+        told.append(f"decided in {times.duration(left)} at the latest")
     if told:
         yield Text("       " + ", ".join(told), style=DIM)
 
@@ -317,11 +319,11 @@ def needs(seen: Seen, found: api.GuardrailStatus) -> str:
         return ""
     guardrail = seen.guardrails.get(found.name)
     if guardrail is not None and guardrail.rate is not None:
-        return f"about {words.duration(found.needed)} of pod time more"
+        return f"about {times.duration(found.needed)} of pod time more"
     if found.needed_users is not None:
         return f"about {found.needed_users:,} users more"
     pace = seen.requests_per_second
-    left = f", {words.duration(found.needed / pace)}" if pace else ""
+    left = f", {times.duration(found.needed / pace)}" if pace else ""
     return f"about {found.needed:,} requests more{left}"
 
 
@@ -422,5 +424,5 @@ def history(entries: Sequence[api.HistoryEntry]) -> RenderableType:
     grid.add_column()
     for each in entries:
         by = f" (by {each.by})" if each.by else ""
-        grid.add_row(words.moment(seconds(each.time)), each.what, Text(f"{each.message}{by}"))
+        grid.add_row(times.moment(as_seconds(each.time)), each.what, Text(f"{each.message}{by}"))
     return grid

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason, Type
 from modelrollout.core.steps import Step, steps_of
+from modelrollout.core.times import as_seconds
 from modelrollout.kubectl.failures import Failure
 from modelrollout.kubectl.printable import printable
 
@@ -120,7 +120,7 @@ class Seen:
     def step_seconds(self) -> float | None:
         """How long the present step has been in force."""
         since = self.status.step_start_time
-        return None if since is None else max(0.0, self.now - seconds(since))
+        return None if since is None else max(0.0, self.now - as_seconds(since))
 
     @property
     def requests_per_second(self) -> float | None:
@@ -162,8 +162,3 @@ def versions_of(body: Object) -> tuple[str, ...]:
     told = [status.get("stable"), status.get("candidate")]
     told += [status.get("rejected"), status.get("previous"), spec.get("candidate")]
     return tuple(dict.fromkeys(each["deployment"] for each in told if each))
-
-
-def seconds(time: str) -> float:
-    """RFC 3339 as Unix seconds."""
-    return datetime.fromisoformat(time).timestamp()

@@ -10,11 +10,13 @@ from typing import Any
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.conditions import Reason
+from modelrollout.core import times
 from modelrollout.core.steps import StepKind
+from modelrollout.core.times import as_seconds
 from modelrollout.kubectl import advice, words
 from modelrollout.kubectl.differences import Change, changes
 from modelrollout.kubectl.failures import NotFound
-from modelrollout.kubectl.seen import Seen, seconds
+from modelrollout.kubectl.seen import Seen
 
 BEGUN = {"Started", "Restarted"}
 ENDED = {"Promoted"} | {
@@ -120,7 +122,7 @@ def _sentences(seen: Seen) -> Iterator[str]:
 
 
 def _rolled_back(seen: Seen, lost: api.Rejection) -> Iterator[str]:
-    when = words.moment(seconds(lost.time))
+    when = times.moment(as_seconds(lost.time))
     ended = next((each for each in seen.status.history if each.revision == lost.revision), None)
     if lost.cause == Reason.ABORTED:
         yield f"{_ended(lost.message)} That was at {when}; the evidence had not decided."
@@ -187,7 +189,7 @@ def _exposed(seen: Seen, lost: api.Rejection, ended: api.HistoryEntry | None) ->
     begun = _begun(seen.status.history, lost.revision)
     if begun is None or ended is None:
         return ""
-    lasted = words.duration(seconds(ended.time) - seconds(begun.time))
+    lasted = times.duration(as_seconds(ended.time) - as_seconds(begun.time))
     requests = seen.status.requests
     counted = f", with at least {requests:,} requests in its last step" if requests else ""
     return f"It was on trial for {lasted}{counted}."
@@ -205,10 +207,12 @@ def _promoted(seen: Seen) -> Iterator[str]:
         yield f"{seen.stable} is stable and has all traffic; nothing is on trial."
         return
     begun = _begun(status.history, ended.revision)
-    lasted = f" after {words.duration(seconds(ended.time) - seconds(begun.time))}" if begun else ""
+    lasted = (
+        f" after {times.duration(as_seconds(ended.time) - as_seconds(begun.time))}" if begun else ""
+    )
     by = f", by {ended.by}'s command and whatever the evidence said" if ended.by else ""
     previous = f" in place of {status.previous.deployment}" if status.previous else ""
-    when = words.moment(seconds(ended.time))
+    when = times.moment(as_seconds(ended.time))
     yield f"{ended.deployment} was promoted at {when}{lasted}{by}: it has all traffic{previous}."
     passed = [each for each in status.guardrails if each.verdict is api.Verdict.PASS]
     if passed and not ended.by:
@@ -239,7 +243,7 @@ def _where(seen: Seen) -> str:
     if status.step is None:
         return f"{seen.candidate} is about to be tried against {seen.stable}, and has no traffic."
     age = seen.step_seconds
-    since = f" for {words.duration(age)}" if age is not None else ""
+    since = f" for {times.duration(age)}" if age is not None else ""
     share = f"a mirror of {status.mirror} %" if status.mirror else f"{status.weight.wanted} %"
     return f"{seen.candidate} is on trial against {seen.stable}: step {status.step_text}, at {share}{since}."
 
@@ -251,7 +255,7 @@ def _waits(seen: Seen) -> Iterator[str]:
     deadline = seen.status.step_deadline_time
     is_open = seen.status.pause is None and seen.reason == Reason.NOT_ENOUGH_EVIDENCE
     if deadline and is_open and seen.spec:
-        left = words.duration(seconds(deadline) - seen.now)
+        left = times.duration(as_seconds(deadline) - seen.now)
         then = seen.spec.analysis.on_inconclusive.value.lower()
         yield f"If nothing is proved in {left}, the policy says: {then}."
 
@@ -289,8 +293,8 @@ def earlier(entries: tuple[api.HistoryEntry, ...]) -> str:
     ended = next((each for each in reversed(entries) if each.what in ENDED), None)
     told = ended or last
     by = f" (asked for by {told.by})" if told.by else ""
-    when = words.moment(seconds(told.time))
-    lasted = words.duration(seconds(told.time) - seconds(first.time))
+    when = times.moment(as_seconds(told.time))
+    lasted = times.duration(as_seconds(told.time) - as_seconds(first.time))
     said = f"{_ended(told.message)} That was at {when}{by}, {lasted} after it began."
     return said if ended else f"{said} It has not ended."
 
@@ -383,8 +387,8 @@ def span(seen: Seen) -> tuple[float, float]:
     history = seen.status.history
     begun = next((each for each in history if each.what in BEGUN), None)
     ended = next((each for each in history if each.what in ENDED), None)
-    first = seconds(begun.time) if begun else seen.now
-    last = seconds(ended.time) if ended and seen.status.candidate is None else seen.now
+    first = as_seconds(begun.time) if begun else seen.now
+    last = as_seconds(ended.time) if ended and seen.status.candidate is None else seen.now
     return first, max(first, last)
 
 

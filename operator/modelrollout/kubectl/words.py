@@ -1,17 +1,14 @@
-"""Numbers and times as people say them."""
+"""Numbers as people say them."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 
 from modelrollout.api import v1alpha1 as api
 from modelrollout.api.presets import expanded
+from modelrollout.core.times import duration
 
-MINUTE, HOUR, DAY = 60, 3600, 86_400
 LEAST_SHARE = 0.001
-SOON = 120
-"""Below it seconds are told."""
 MILLISECONDS = re.compile(r"_(ms|milliseconds)$|^envoy_cluster_upstream_rq_time$")
 SECONDS = re.compile(r"_seconds$")
 FIGURES = re.compile(
@@ -21,33 +18,6 @@ FIGURES = re.compile(
 COUNTED = re.compile(
     r"(?P<share>[\d.]+ %) of (?P<requests>\d[\d,]*\d|\d)(?: above (?P<threshold>[\d.e+-]+))?"
 )
-
-
-def duration(seconds: float) -> str:
-    """12 s, 5 min, 2 h 5 min, 3 d 4 h."""
-    whole = max(0, round(seconds))
-    if whole < SOON:
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min"
-    if whole < DAY:
-        return _both(whole, HOUR, "h", MINUTE, "min")
-    return _both(whole, DAY, "d", HOUR, "h")
-
-
-def _both(whole: int, large: int, name: str, small: int, small_name: str) -> str:
-    rest = whole % large // small
-    return f"{whole // large} {name}" + (f" {rest} {small_name}" if rest else "")
-
-
-def moment(seconds: float) -> str:
-    """A time of day with its date, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def clock(seconds: float) -> str:
-    """A time of day, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M UTC")
 
 
 def percent(share: float) -> str:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from types import MappingProxyType
 
 from modelrollout.api.v1alpha1 import Verdict
+from modelrollout.core import times
 from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Guardrail, Row, Trace, Version
 from modelrollout.report import ecdf, pictures, words
@@ -57,7 +58,7 @@ def page(trace: Trace, histograms: Mapping[str, Pair] = NO_HISTOGRAMS) -> str:
         tag("meta", name="color-scheme", content="light dark"),
         tag(
             "title",
-            f"{trace.rollout}: {trace.candidate.deployment}, {words.moment(started(trace))}",
+            f"{trace.rollout}: {trace.candidate.deployment}, {times.moment(started(trace))}",
         ),
         tag("style", Markup(style)),
     )
@@ -84,7 +85,7 @@ def _verdict(trace: Trace, courses: Sequence[Course]) -> Markup:
     requests = words.candidate_requests(trace)
     steps = [each.step for each in trace.points if each.step is not None]
     reached = f"{steps[-1] + 1} of {trace.steps}" if steps and trace.steps else "none"
-    ended = words.clock(trace.ended) + " UTC" if trace.ended else "not yet"
+    ended = times.clock(trace.ended) + " UTC" if trace.ended else "not yet"
     return tag(
         "header",
         tag("p", f"{trace.namespace} / {trace.rollout}", class_="where"),
@@ -101,10 +102,10 @@ def _verdict(trace: Trace, courses: Sequence[Course]) -> Markup:
             ),
             _fact(
                 "began",
-                words.clock(started(trace)) + " UTC",
-                f"{words.day(started(trace))}, ended {ended}",
+                times.clock(started(trace)) + " UTC",
+                f"{times.day(started(trace))}, ended {ended}",
             ),
-            _fact("took", words.span(length(trace)), f"reached step {reached}"),
+            _fact("took", times.duration(length(trace)), f"reached step {reached}"),
             _fact("candidate's requests", words.number(requests), "while versions were compared"),
             _fact("guardrails", str(len(courses)), _held(courses)),
             class_="facts",
@@ -115,7 +116,7 @@ def _verdict(trace: Trace, courses: Sequence[Course]) -> Markup:
 def sentence(trace: Trace) -> str:
     """The outcome in one sentence."""
     name = trace.candidate.deployment
-    after = f"after {words.span(length(trace))}"
+    after = f"after {times.duration(length(trace))}"
     match trace.outcome:
         case "":
             return f"{name} is on trial: it is not decided yet"
@@ -450,8 +451,8 @@ def _decisions(trace: Trace) -> Markup:
         [
             str(index),
             joined(
-                words.clock(each.time),
-                tag("small", f"after {words.span(each.time - started(trace))}"),
+                times.clock(each.time),
+                tag("small", f"after {times.duration(each.time - started(trace))}"),
             ),
             joined(
                 tag(

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from modelrollout.core import times
 from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Trace
 from modelrollout.report import words
@@ -81,7 +82,7 @@ def _set_time(panel: Any, clock: _Clock, *, is_labelled: bool = True) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(6))
     panel.grid(visible=True, axis="y", color=GRID, linewidth=0.6)
     if is_labelled:
-        panel.set_xlabel(f"{clock.unit} since {words.clock(clock.zero)} UTC")
+        panel.set_xlabel(f"{clock.unit} since {times.clock(clock.zero)} UTC")
     else:
         panel.tick_params(labelbottom=False)
 

@@ -1,51 +1,16 @@
-"""Numbers and times as people read them, with their units."""
+"""Numbers as people read them, with their units."""
 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Guardrail, Row, Trace
 from modelrollout.stats.bounds import Bound
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 NOT_LARGER = 1e-4
 UNITS = (("milliseconds", "ms"), ("_ms", "ms"), ("rq_time", "ms"), ("seconds", "s"), ("bytes", "B"))
 """By a part of the metric's name; the longest words first."""
-
-
-def moment(seconds: float) -> str:
-    """A time of day, in UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def day(seconds: float) -> str:
-    """A date, in UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
-
-
-def clock(seconds: float) -> str:
-    """A time of day alone."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S}"
-
-
-def span(seconds: float) -> str:
-    """A length of time, in two units at most."""
-    whole = max(0, round(seconds))
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return _two(whole, 60, "min", 1, "s")
-    if whole < DAY:
-        return _two(whole, 3600, "h", 60, "min")
-    return _two(whole, 86_400, "d", 3600, "h")
-
-
-def _two(whole: int, large: int, one: str, small: int, other: str) -> str:
-    first, rest = divmod(whole, large)
-    second = rest // small
-    return f"{first} {one} {second} {other}" if second else f"{first} {one}"
 
 
 def percent(share: float) -> str:
