@@ -81,6 +81,9 @@ audit: ## Ask whether a dependency has a known vulnerability (needs the internet
 bench: setup ## Print the benchmarks' figures.
 	for each in tests/bench/bench_*.py; do $(PY)/python $$each; done
 
+bench-users: setup ## What users feel of a mirror, of a rollout and of a fault, on the running cluster; nothing else may run (15 minutes).
+	for each in mirror users_path reaction; do e2e/cluster/cluster enter env PYTHONPATH=e2e $(PY)/python e2e/bench_$$each.py; done
+
 bench-decisions: setup ## Compare the engine with the rules that people use, in the same worlds (about 15 minutes).
 	PYTHONPATH=tests $(PY)/python -m bench.decision_quality
 

@@ -79,23 +79,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("repetitions", type=int, nargs="?", default=30, help="of the burst")
-    parser.add_argument("doublings", type=int, nargs="?", default=10, help="of the error rate")
+    parser.add_argument(
+        "repetitions", type=int, nargs="?", default=30, help="of the burst; 0: none"
+    )
+    parser.add_argument("doublings", type=int, nargs="?", default=10, help="likewise")
     given = parser.parse_args()
     operator_chart.install()
+    wanted = {BURST: given.repetitions, DOUBLING: given.doublings}
     with ThreadPoolExecutor() as pool:
         under_way = {
             fault: [
-                pool.submit(measured, fault, shop, count // fault.shops)
+                pool.submit(measured, fault, shop, repetitions // fault.shops)
                 for shop in range(fault.shops)
             ]
-            for fault, count in ((BURST, given.repetitions), (DOUBLING, given.doublings))
+            for fault, repetitions in wanted.items()
+            if repetitions
         }
         results = {
             fault: [reaction for each in shops for reaction in each.result()]
             for fault, shops in under_way.items()
         }
-    results = {fault: found for fault, found in results.items() if found}
     print(f"{RATE} requests/s, scrape and look each second; seconds, p50 / p95")
     print(f"{'fault':<21} {'n':>3}" + "".join(f"{each.name:>17}" for each in fields(Reaction)))
     for fault, found in results.items():
@@ -103,9 +106,8 @@ def main() -> int:
         print(f"{fault.name:<21} {len(found):>3}" + "".join(f"{each:>17}" for each in row))
     told = {fault.name: [asdict(each) for each in found] for fault, found in results.items()}
     turns.store("reaction", {"rate": RATE, "reactions": told})
-    return (
-        0 if all([burst_is_short(results.get(BURST, [])), ours_is_short(results.values())]) else 1
-    )
+    held = [burst_is_short(results.get(BURST, [])), ours_is_short(results.values())]
+    return 0 if all(held) else 1
 
 
 def burst_is_short(found: Sequence[Reaction]) -> bool:
