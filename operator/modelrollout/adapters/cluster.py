@@ -12,7 +12,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -27,6 +27,7 @@ from modelrollout.errors import ClusterUnavailable, Conflict, NotFound, Refused,
 Object = dict[str, Any]
 FIELD_MANAGER = "modelrollout-operator"
 TIMEOUT_SECONDS = 10
+WHOLE = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Resource:
     version: str
     plural: str
     subresource: str = ""
+    is_metadata_only: bool = False
+    """Of each object its metadata: a fleet's specs and statuses are many times as much."""
 
     @property
     def root(self) -> str:
@@ -45,6 +48,7 @@ class Resource:
 
 
 ROLLOUTS = Resource(api.GROUP, api.VERSION, api.PLURAL)
+ROLLOUTS_METADATA = replace(ROLLOUTS, is_metadata_only=True)
 DEPLOYMENTS = Resource("apps", "v1", "deployments")
 DEPLOYMENT_SCALES = Resource("apps", "v1", "deployments", "scale")
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers")
@@ -150,7 +154,8 @@ class Cluster:
         token = ""
         while True:
             page = [*query, ("limit", "500"), *([("continue", token)] if token else [])]
-            answer = await self._call("GET", _path(resource, namespace), query=page)
+            accept = metadata_of("List") if resource.is_metadata_only else WHOLE
+            answer = await self._call("GET", _path(resource, namespace), query=page, accept=accept)
             found += answer.get("items", [])
             token = answer.get("metadata", {}).get("continue", "")
             if not token:
@@ -201,8 +206,9 @@ class Cluster:
         query: Sequence[tuple[str, str]] = (),
         body: Any = None,
         content_type: str = "application/json",
+        accept: str = WHOLE,
     ) -> Object:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         try:
             request = await self._client.param_serialize(
                 method=method,
@@ -226,6 +232,11 @@ class Cluster:
         telemetry.called(telemetry.KUBERNETES)
         answer: Object = json.loads(data)
         return answer
+
+
+def metadata_of(kind: str) -> str:
+    """What is to be accepted for metadata alone: of one object each, or of a List; whole where there is no such."""
+    return f"application/json;as=PartialObjectMetadata{kind};g=meta.k8s.io;v=v1,{WHOLE}"
 
 
 def owner_of(rollout: Rollout) -> Object:
