@@ -156,7 +156,8 @@ class Cluster:
             page = [*query, ("limit", "500"), *([("continue", token)] if token else [])]
             accept = metadata_of("List") if resource.is_metadata_only else WHOLE
             answer = await self._call("GET", _path(resource, namespace), query=page, accept=accept)
-            found += answer.get("items", [])
+            # A list of no metadata says null.
+            found += answer.get("items") or []
             token = answer.get("metadata", {}).get("continue", "")
             if not token:
                 return found
