@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import ssl
@@ -10,13 +11,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from click.testing import CliRunner, Result
+from kubernetes.aio import client, config
 
 from builders import a_spec
 from kube_apiserver import ADMIN_TOKEN, ApiServer
+from modelrollout.adapters.cluster import Cluster
+from modelrollout.adapters.recorder import Recorder
 from modelrollout.api import v1alpha1 as api
 from modelrollout.cli import main
 from walk import Walk
@@ -63,6 +67,23 @@ class Shop:
         )
         body["status"] = status.to_dict()
         return self.api("PUT", f"{path}/{name}/status", body)
+
+    def record(self, walk: Walk) -> None:
+        """The passes of a walk, stored and recorded as the operator does it."""
+        uid = self.put(walk)["metadata"]["uid"]
+
+        async def run() -> None:
+            settings = client.Configuration()
+            path = str(self.kube.kubeconfig(namespace=self.namespace))
+            await config.load_kube_config(config_file=path, client_configuration=settings)
+            cluster = Cluster(client.ApiClient(configuration=settings))
+            recorder = Recorder(cluster)
+            for rollout, seen, plan in walk.passes:
+                recorder.record(replace(rollout, namespace=self.namespace, uid=uid), seen, plan)
+                await recorder.settle()
+            await cluster.close()
+
+        asyncio.run(run())
 
     def get(self, name: str = "ranker") -> Manifest:
         return self.api("GET", f"{ROLLOUTS}/{self.namespace}/modelrollouts/{name}")

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from dataclasses import replace
 
-from kubernetes.aio import client, config
-
-from modelrollout.adapters.cluster import Cluster
-from modelrollout.adapters.recorder import Recorder
 from modelrollout.api import v1alpha1 as api
 from terminal import Shop
 from walk import BAD, Walk
-
-
-def kept(shop: Shop, walk: Walk) -> None:
-    """The passes of a walk, recorded as the operator does it."""
-    uid = shop.put(walk)["metadata"]["uid"]
-
-    async def run() -> None:
-        settings = client.Configuration()
-        path = str(shop.kube.kubeconfig(namespace=shop.namespace))
-        await config.load_kube_config(config_file=path, client_configuration=settings)
-        cluster = Cluster(client.ApiClient(configuration=settings))
-        recorder = Recorder(cluster)
-        for rollout, seen, plan in walk.passes:
-            recorder.record(replace(rollout, namespace=shop.namespace, uid=uid), seen, plan)
-            await recorder.settle()
-        await cluster.close()
-
-    asyncio.run(run())
 
 
 def a_walk(phase: api.Phase, **each: object) -> Walk:
@@ -45,7 +21,7 @@ def test_the_newest_rollout_becomes_a_file_and_the_others_are_named(shop: Shop, 
         walk.step()
     walk.step(command="retry")
     walk.until(api.Phase.PROMOTED)
-    kept(shop, walk)
+    shop.record(walk)
     file = tmp_path / "report.html"
 
     done = shop.run("report", "ranker", "-o", str(file))
@@ -57,7 +33,7 @@ def test_the_newest_rollout_becomes_a_file_and_the_others_are_named(shop: Shop, 
 
 
 def test_a_page_can_go_to_the_terminal(shop: Shop):
-    kept(shop, a_walk(api.Phase.ROLLING_BACK, traffic=BAD))
+    shop.record(a_walk(api.Phase.ROLLING_BACK, traffic=BAD))
 
     done = shop.run("report", "ranker", "-o", "-", "--at", "c1")
 
@@ -67,7 +43,7 @@ def test_a_page_can_go_to_the_terminal(shop: Shop):
 
 
 def test_the_config_map_goes_with_its_rollout(shop: Shop):
-    kept(shop, a_walk(api.Phase.PROMOTED))
+    shop.record(a_walk(api.Phase.PROMOTED))
 
     body = shop.api("GET", f"/api/v1/namespaces/{shop.namespace}/configmaps/ranker-trace")
 
@@ -80,7 +56,7 @@ def test_what_is_not_kept_is_a_sentence(shop: Shop):
     shop.put(Walk())
 
     none = shop.run("report", "ranker")
-    kept(shop, a_walk(api.Phase.PROMOTED))
+    shop.record(a_walk(api.Phase.PROMOTED))
     other = shop.run("report", "ranker", "--at", "v9")
     unread = shop.run("report", "ranker", "-o", "-", "--prometheus", "prometheus:9090")
 

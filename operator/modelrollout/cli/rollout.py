@@ -11,8 +11,9 @@ from rich.live import Live
 
 from modelrollout.cli.connection import deployments, named, names, to_cluster
 from modelrollout.cli.documents import DOCUMENTS, without_managers
-from modelrollout.kubectl import listing, looks, story
-from modelrollout.kubectl.failures import NO, Unreachable
+from modelrollout.core.trace import Trace
+from modelrollout.kubectl import earlier, kept, listing, looks, story
+from modelrollout.kubectl.failures import NO, Failure, Unreachable
 from modelrollout.kubectl.printable import printable
 from modelrollout.kubectl.seen import seen, versions_of
 from modelrollout.kubectl.server import Object, Server
@@ -110,7 +111,7 @@ def _end(body: Object) -> None:
     "--at",
     "revision",
     metavar="REVISION",
-    help="An earlier revision (or its Deployment), from the history.",
+    help="An earlier revision (or its Deployment), from the history and what was kept.",
 )
 @click.option(
     "--dashboard",
@@ -133,12 +134,11 @@ def why(
     found = seen(body, time.time(), deployments(server, versions_of(body)))
     console = listing.console()
     if revision is not None:
-        entries = story.entries_at(found, revision)
+        past = earlier.earlier(found, revision, _kept(server, found.name))
         if output is not None:
-            click.echo(DOCUMENTS[output]([each.to_dict() for each in entries]))
+            click.echo(DOCUMENTS[output](earlier.document(past)))
             return
-        console.print(story.earlier(entries))
-        console.print(looks.history(entries))
+        console.print(earlier.explanation(past, console.width))
         return
     changed = story.changed(found)
     if output is not None:
@@ -146,6 +146,16 @@ def why(
         return
     link = _link(dashboard, found.namespace, found.name, story.span(found)) if dashboard else ""
     console.print(looks.explanation(found, changed, console.width, link))
+
+
+def _kept(server: Server, name: str) -> list[Trace] | Failure:
+    """The traces of a rollout, or why there are none."""
+    try:
+        return kept.traces(server, name)
+    except Unreachable:
+        raise
+    except Failure as failure:
+        return failure
 
 
 def _link(dashboard: str, namespace: str, name: str, span: tuple[float, float]) -> str:

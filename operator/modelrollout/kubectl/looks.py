@@ -66,10 +66,11 @@ def _heading(seen: Seen) -> Text:
 def _safety(seen: Seen) -> RenderableType:
     told = story.safety(seen)
     mark, style = MARKS[told.level]
-    return _marked(mark, style, Text(told.sentence))
+    return marked(mark, style, Text(told.sentence))
 
 
-def _marked(mark: str, style: str, text: RenderableType) -> Table:
+def marked(mark: str, style: str, text: RenderableType) -> Table:
+    """A line with a mark before it."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column()
@@ -211,7 +212,7 @@ def _wide_guardrails(seen: Seen) -> Table:
     heads = (
         "guardrail",
         "verdict",
-        _scale(),
+        scale(),
         candidate,
         stable,
         "candidate against stable",
@@ -239,7 +240,7 @@ def _narrow_guardrails(seen: Seen) -> Group:
     size = max(len(each.name) for each in seen.status.guardrails)
     size = max(size, len("guardrail"))
     parts: list[RenderableType] = [
-        Text("guardrail".ljust(size) + "  verdict       ", style=DIM) + _scale()
+        Text("guardrail".ljust(size) + "  verdict       ", style=DIM) + scale()
     ]
     for each in seen.status.guardrails:
         name, verdict, bar = _head(each)
@@ -272,7 +273,8 @@ def _head(found: api.GuardrailStatus) -> tuple[Text, Text, Text]:
     return Text(found.name, style="bold"), Text(found.verdict, style=style), bar(found)
 
 
-def _scale() -> Text:
+def scale() -> Text:
+    """What the two ends of a bar of evidence mean."""
     return Text(f"{'Fail':<{HALF}} {'Pass':>{HALF}}", style=DIM)
 
 
@@ -335,14 +337,14 @@ def _remarks(seen: Seen) -> Iterator[RenderableType]:
     repeats = seen.status.guardrails and seen.reason == "NotEnoughEvidence"
     if said and not repeats:
         yield ""
-        yield _marked("it says", DIM, Text(said))
+        yield marked("it says", DIM, Text(said))
     failing = [each for each in seen.status.checks if not each.passed and each.name not in said]
     for each in failing:
-        yield _marked("check", "yellow", Text(f"{each.name}: {each.message}"))
+        yield marked("check", "yellow", Text(f"{each.name}: {each.message}"))
     for warning in seen.status.warnings:
-        yield _marked("!", "yellow", Text(warning))
+        yield marked("!", "yellow", Text(warning))
     if not seen.is_current and seen.status.conditions:
-        yield _marked(
+        yield marked(
             "!", "yellow", Text("the operator has not looked at the last edit of the spec yet")
         )
 
@@ -404,6 +406,11 @@ def differences(seen: Seen, changed: Sequence[Change] | str) -> Iterator[Rendera
     if not changed:
         yield Text("nothing in the pod template, and nothing in the model's identity", style=DIM)
         return
+    yield changes(changed)
+
+
+def changes(changed: Sequence[Change]) -> Table:
+    """What each version has of each thing that differs."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(overflow="fold")
     grid.add_column(overflow="fold", style=STABLE)
@@ -413,7 +420,7 @@ def differences(seen: Seen, changed: Sequence[Change] | str) -> Iterator[Rendera
         grid.add_row(
             Text(each.what), Text(each.stable or "(none)"), "→", Text(each.candidate or "(none)")
         )
-    yield grid
+    return grid
 
 
 def history(entries: Sequence[api.HistoryEntry]) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 KEPT = "\n\t"
@@ -14,7 +15,11 @@ def printable(value: Any) -> Any:
         return value if value.isprintable() else "".join(map(_shown, value))
     if isinstance(value, dict):
         return {printable(key): printable(each) for key, each in value.items()}
-    return [printable(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list | tuple):
+        return type(value)(map(printable, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{e.name: printable(getattr(value, e.name)) for e in fields(value)})
+    return value
 
 
 def _shown(letter: str) -> str:

@@ -20,6 +20,7 @@ from modelrollout.kubectl.seen import Seen
 
 BEGUN = {"Started", "Restarted"}
 ENDED = {"Promoted"} | {
+    Reason.ROLLED_BACK,
     Reason.GUARDRAIL_BREACHED,
     Reason.CANDIDATE_NOT_READY,
     Reason.CHECK_FAILED,
@@ -287,16 +288,21 @@ def entries_at(seen: Seen, revision: str) -> tuple[api.HistoryEntry, ...]:
     return tuple(reversed(found))
 
 
+def told(entries: tuple[api.HistoryEntry, ...]) -> api.HistoryEntry:
+    """How it ended the last time; its last entry, if it has not."""
+    return next((each for each in reversed(entries) if each.what in ENDED), entries[-1])
+
+
 def earlier(entries: tuple[api.HistoryEntry, ...]) -> str:
-    """What became of it, out of the history alone: evidence is kept for the last one only."""
-    first, last = entries[0], entries[-1]
-    ended = next((each for each in reversed(entries) if each.what in ENDED), None)
-    told = ended or last
-    by = f" (asked for by {told.by})" if told.by else ""
-    when = times.moment(as_seconds(told.time))
-    lasted = times.duration(as_seconds(told.time) - as_seconds(first.time))
-    said = f"{_ended(told.message)} That was at {when}{by}, {lasted} after it began."
-    return said if ended else f"{said} It has not ended."
+    """What became of it, out of the history."""
+    last = told(entries)
+    by = f" (asked for by {last.by})" if last.by else ""
+    when = times.moment(as_seconds(last.time))
+    before = reversed(entries[: entries.index(last)])
+    begun = next((each for each in before if each.what in BEGUN), entries[0])
+    lasted = times.duration(as_seconds(last.time) - as_seconds(begun.time))
+    said = f"{_ended(last.message)} That was at {when}{by}, {lasted} after it began."
+    return said if last.what in ENDED else f"{said} It has not ended."
 
 
 # --- what to do -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from itertools import groupby, pairwise
 
 from modelrollout.core.evidence import Kind
 from modelrollout.core.trace import Guardrail, Level, Point, Row, Trace
+from modelrollout.report.columns import columns, is_counted
 from modelrollout.stats.bounds import Bound
 from modelrollout.stats.rates import share_bounds
 
@@ -103,17 +104,17 @@ def _course(trace: Trace, guardrail: Guardrail) -> Course:
         for level in point.guardrails
         if level.name == guardrail.name
     ]
-    counted = [(point, level) for point, level in found if _is_counted(guardrail, level)]
-    columns = _columns(guardrail, counted[-1][1] if counted else None)
+    counted = [(point, level) for point, level in found if is_counted(guardrail, level)]
+    shown = columns(guardrail, counted[-1][1] if counted else None)
     stretches = tuple(
-        _stretch(trace, guardrail, columns, list(group))
+        _stretch(trace, guardrail, shown, list(group))
         for _, group in groupby(counted, key=lambda pair: pair[0].step)
     )
     judged = [(point, each) for point, each in counted if each.harm is not None]
     zero = started(trace)
     return Course(
         guardrail=guardrail,
-        columns=columns,
+        columns=shown,
         stretches=stretches,
         times=tuple(point.time - zero for point, _ in judged),
         harm=tuple(each.harm or 0.0 for _, each in judged),
@@ -125,33 +126,10 @@ def _course(trace: Trace, guardrail: Guardrail) -> Course:
     )
 
 
-def _is_counted(guardrail: Guardrail, level: Level) -> bool:
-    width = max(2, len(guardrail.thresholds) + 1)
-    rows = level.stable, level.candidate
-    return guardrail.kind is not None and all(len(each) == width and each[0] > 0 for each in rows)
-
-
-def _columns(guardrail: Guardrail, last: Level | None) -> tuple[int, int]:
-    """The threshold at which the versions differ most, for the chance there is in it."""
-    if guardrail.quantile is not None:
-        return 0, 1
-    if last is None or len(guardrail.thresholds) <= 1:
-        return 0, 0
-
-    def distance(column: int) -> float:
-        (n, *ks), (m, *js) = last.stable, last.candidate
-        k, j = ks[column], js[column]
-        spread = math.sqrt((k + j + 1) / (n + m) * (1 / n + 1 / m))
-        return abs(j / m - k / n) / spread
-
-    best = max(range(len(guardrail.thresholds)), key=distance)
-    return best, best
-
-
 def _stretch(
     trace: Trace,
     guardrail: Guardrail,
-    columns: tuple[int, int],
+    shown: tuple[int, int],
     found: Sequence[tuple[Point, Level]],
 ) -> Stretch:
     last_point, last = found[-1]
@@ -159,8 +137,8 @@ def _stretch(
         step=last_point.step or 0,
         share=last_point.mirror or last_point.weight,
         times=tuple(point.time - started(trace) for point, _ in found),
-        stable=_curve(guardrail, [each.stable for _, each in found], columns[0]),
-        candidate=_curve(guardrail, [each.candidate for _, each in found], columns[1]),
+        stable=_curve(guardrail, [each.stable for _, each in found], shown[0]),
+        candidate=_curve(guardrail, [each.candidate for _, each in found], shown[1]),
         rows=(last.stable, last.candidate),
     )
 
