@@ -92,6 +92,15 @@ def record(kept: ConfigMaps, passes, recorder: Recorder | None = None) -> Record
     return asyncio.run(run())
 
 
+async def until(seen) -> None:
+    """Wait for what no pass brings about."""
+    for _ in range(6000):
+        if seen():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("not within a minute")
+
+
 def long_walk(passes: int) -> Walk:
     """A first step that no evidence ends."""
     walk = Walk(spec={"strategy": {"steps": [{"weight": 10, "minSeconds": 90_000}]}})
@@ -232,6 +241,40 @@ def test_the_end_is_written_later_if_it_could_not_be_written_then(kept):
     record(kept, walk.passes[end + 3 :], recorder)
 
     assert kept.traces()[0].outcome == "Promoted"
+
+
+def test_the_end_is_written_without_another_pass_if_it_came_during_a_write(kept):
+    walk = Walk()
+    walk.until(Phase.PROMOTED)
+
+    async def run() -> None:
+        recorder = Recorder(kept)
+        for each in walk.passes:
+            recorder.record(*each)
+        await until(lambda: any(each.ended is not None for each in kept.traces()))
+
+    asyncio.run(run())
+
+    assert kept.traces()[0].outcome == "Promoted"
+
+
+def test_the_end_is_written_without_another_pass_once_the_server_is_back(kept):
+    walk = Walk()
+    walk.until(Phase.PROMOTED)
+
+    async def run() -> None:
+        recorder = Recorder(kept, retry_seconds=0.01)
+        kept.is_away = True
+        for each in walk.passes:
+            recorder.record(*each)
+            await recorder.settle()
+        kept.is_away = False
+        await until(kept.traces)
+
+    asyncio.run(run())
+
+    (trace,) = kept.traces()
+    assert (trace.decisions[0].what, trace.outcome) == ("Started", "Promoted")
 
 
 def test_the_last_rollouts_are_kept_and_no_more(kept):

@@ -183,15 +183,60 @@ def test_a_quota_is_quoted_and_nothing_moves_until_there_is_room():
     assert shop.status["phase"] == "Promoted"
 
 
+def a_pod(status: Object, name: str = "ranker-v2-x") -> Object:
+    """Of the candidate's present ReplicaSet."""
+    owner = {"kind": "ReplicaSet", "name": "ranker-v2-7c9d5b8f64"}
+    pod = named(name, "shop", labels={"app": "ranker-v2"}, ownerReferences=[owner])
+    return {**pod, "status": {"phase": "Pending", **status}}
+
+
 def test_the_scheduler_is_quoted():
     shop = Shop(pods=(4, 0), most=2)
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-    owner = {"kind": "ReplicaSet", "name": "ranker-v2-7c9d5b8f64"}
-    pod = named("ranker-v2-x", "shop", labels={"app": "ranker-v2"}, ownerReferences=[owner])
-    status = {"phase": "Pending", "conditions": [condition | {"message": FULL}]}
-    shop.store.put(PODS, {**pod, "status": status})
+    shop.store.put(PODS, a_pod({"conditions": [condition | {"message": FULL}]}))
     shop.run(30)
     assert shop.status["reason"].endswith(f"2 are ready; there is no room: {FULL}")
+
+
+def waits_for(reason: str, message: str) -> Object:
+    return {"name": "server", "state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def lacking(*pods: Object, **spec: Any) -> Shop:
+    """One of the candidate's four pods is ready, and these are not."""
+    shop = Shop(pods=(4, 4), most=1, **spec)
+    shop.store.put(DEPLOYMENTS, shop.store.live(DEPLOYMENTS, "ranker-v2"))
+    for each in pods:
+        shop.store.put(PODS, each)
+    shop.run(30)
+    return shop
+
+
+UNPULLED = 'Back-off pulling image "ranker:3": ErrImagePull: not found'
+
+
+@pytest.mark.parametrize("scaling", [None, {"warmSeconds": 60}])
+@pytest.mark.parametrize("key", ["containerStatuses", "initContainerStatuses"])
+def test_the_kubelet_is_quoted(scaling, key):
+    starting = a_pod({key: [waits_for("ContainerCreating", "")]}, "ranker-v2-a")
+    failing = a_pod({key: [waits_for("ImagePullBackOff", UNPULLED)]}, "ranker-v2-b")
+    shop = lacking(starting, failing, scaling=scaling)
+    said = f"; pod ranker-v2-b: ImagePullBackOff: {UNPULLED}"
+    assert shop.status["reason"].endswith(said)
+
+
+def test_the_scheduler_is_quoted_also_where_nobody_scales():
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    shop = lacking(a_pod({"conditions": [condition | {"message": FULL}]}), scaling=None)
+    assert shop.status["reason"] == f"1 of 4 pods of ranker-v2 are ready; {FULL}"
+
+
+def test_what_a_pod_says_is_cut_short():
+    endless = waits_for("ErrImagePull", "no\x1b" * 999)
+    shop = lacking(a_pod({"containerStatuses": [endless]}), scaling=None)
+    assert "ErrImagePull: no no" in shop.status["reason"]
+    assert len(shop.status["reason"]) < 400
+    assert shop.status["reason"].isprintable()
 
 
 def test_who_scaled_in_the_meantime_is_looked_at_before_anything_is_written():

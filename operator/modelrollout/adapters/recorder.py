@@ -31,6 +31,7 @@ TAIL_POINTS = 24
 LEAST_SECONDS = 120.0
 SHARE_OF_AGE = 0.1
 """Writes are less frequent in a long rollout, whose points are further apart."""
+RETRY_SECONDS = 15.0
 CLOSE_SECONDS = 5.0
 
 Key = tuple[str, str]
@@ -59,6 +60,8 @@ class _Tail:
     """The last one is of what is on trial, unless it has ended."""
     owner: Object = field(default_factory=dict)
     due: float = 0.0
+    is_decided: bool = False
+    """Something was decided that nobody writes yet."""
     task: asyncio.Task[None] | None = None
 
     @property
@@ -70,8 +73,9 @@ class _Tail:
 class Recorder:
     """All traces."""
 
-    def __init__(self, cluster: Objects) -> None:
+    def __init__(self, cluster: Objects, retry_seconds: float = RETRY_SECONDS) -> None:
         self._cluster = cluster
+        self._retry_seconds = retry_seconds
         self._tails: dict[Key, _Tail] = {}
 
     def record(self, rollout: Rollout, seen: Observation, plan: Plan) -> None:
@@ -120,7 +124,7 @@ class Recorder:
         is_due = is_decision(rollout, plan) and not is_idle
         tail.owner = owner_of(rollout)
         if is_due:
-            tail.due = 0.0
+            tail.due, tail.is_decided = 0.0, True
         if tail.task is None and tail.traces and seen.now >= tail.due:
             began = tail.traces[-1].began or seen.now
             tail.due = seen.now + max(LEAST_SECONDS, SHARE_OF_AGE * (seen.now - began))
@@ -134,19 +138,33 @@ class Recorder:
         tail.task = asyncio.create_task(self._write(key, tail), name=name)
 
     async def _write(self, key: Key, tail: _Tail) -> None:
-        pending = tail.traces
+        pending, is_decided = tail.traces, tail.is_decided
+        tail.is_decided = False
         tail.traces = tuple(_without_content(each) for each in pending if each.ended is None)
         try:
             stored = await self._store(key, pending, tail.owner)
         except RolloutError as error:
             LOG.warning("trace of %s/%s not written: %s", *key, error)
             tail.traces = _rejoined(pending, tail.traces)
+            tail.is_decided |= is_decided
+            if not isinstance(error, Refused):
+                self._look_again(key, tail, self._retry_seconds)
         else:
             tail.traces = _rejoined(stored, tail.traces)
+            if not tail.traces:
+                self._tails.pop(key, None)
+            self._look_again(key, tail, 0.0)
         finally:
             tail.task = None
-        if not tail.traces:
-            self._tails.pop(key, None)
+
+    def _look_again(self, key: Key, tail: _Tail, seconds: float) -> None:
+        """After the end of a rollout, no pass may come for long that would write it."""
+
+        def look() -> None:
+            if tail.is_decided and tail.task is None and self._tails.get(key) is tail:
+                self._begin_write(key, tail)
+
+        asyncio.get_running_loop().call_later(seconds, look)
 
     async def _store(self, key: Key, pending: Sequence[Trace], owner: Object) -> tuple[Trace, ...]:
         """Write, and say how the open trace goes on."""

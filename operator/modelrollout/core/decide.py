@@ -40,6 +40,7 @@ from modelrollout.core.outcomes import (
     planned,
     readiness,
     state,
+    with_obstacle,
 )
 from modelrollout.core.plan import Note, Plan, Severity, traffic_of
 from modelrollout.core.present import Present
@@ -268,6 +269,7 @@ def _lacking(here: Present, candidate: Workload, share: int) -> tuple[Reason, st
     said = scaling.waiting(pods, candidate) if pods else readiness(candidate)
     if candidate.unplaced:
         return Reason.CAPACITY_MISSING, f"{said}; there is no room: {candidate.unplaced}"
+    said = with_obstacle(said, candidate) if pods else said
     return Reason.SCALING if pods else Reason.CANDIDATE_NOT_READY, said
 
 
@@ -327,7 +329,9 @@ def _unready(here: Present, candidate: Workload, lacking: tuple[Reason, str] | N
     outcome = Outcome(
         state=machine.State.STALLED if is_stuck else state(here),
         reason=Reason.CANDIDATE_NOT_READY if is_stuck else Reason.PREPARING,
-        message=candidate.stuck or readiness(candidate),
+        message=with_obstacle(candidate.stuck, candidate)
+        if candidate.stuck
+        else readiness(candidate),
         healthy=Reason.CANDIDATE_NOT_READY,
     )
     return planned(here, outcome, look_again=WAIT_SECONDS)

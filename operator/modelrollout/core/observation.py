@@ -59,10 +59,12 @@ class Workload:
     stuck: str = ""
     """Why the Deployment gave up making progress, in its own words."""
     autoscaler: str = ""
-    """The HorizontalPodAutoscaler that scales it. Like the next one asked for with spec.scaling only."""
+    """The HorizontalPodAutoscaler that scales it. Asked for with spec.scaling only, as is whether there is room."""
     images: tuple[str, ...] = ()
     unplaced: str = ""
     """Why there is no room for some of its pods, in the quota's or the scheduler's own words."""
+    obstacle: str = ""
+    """What else keeps some of its pods from starting, in the kubelet's or the scheduler's own words."""
 
     @property
     def is_asleep(self) -> bool:

@@ -54,7 +54,14 @@ def readiness(candidate: Workload) -> str:
         return f"Deployment {name} is scaled to 0"
     if candidate.available >= candidate.desired:
         return f"Service {candidate.version.service} has no ready endpoint for {name}"
-    return f"{candidate.available} of {candidate.desired} pods of {name} are ready"
+    return with_obstacle(
+        f"{candidate.available} of {candidate.desired} pods of {name} are ready", candidate
+    )
+
+
+def with_obstacle(said: str, candidate: Workload) -> str:
+    """The sentence, and what keeps pods from starting."""
+    return f"{said}; {candidate.obstacle}" if candidate.obstacle else said
 
 
 def hold(
