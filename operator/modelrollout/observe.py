@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import ValidationError
 
@@ -24,16 +25,19 @@ from modelrollout.core.observation import (
     CheckResult,
     Command,
     Comparator,
+    Found,
     MissingService,
     Observation,
     Problem,
     Rollout,
     Route,
     Verb,
+    Wanted,
     Workload,
 )
 from modelrollout.core.plan import comparator_of, traffic_of
 from modelrollout.core.revision import revision_of, same_model
+from modelrollout.drafts import Sight
 from modelrollout.errors import NotFound, Refused
 from modelrollout.metrics import with_metrics
 from modelrollout.replicas import with_replicas
@@ -97,17 +101,20 @@ async def observe(rollout: Rollout, world: World) -> Observation:
     known = facts.with_first_stable(rollout.status, rollout.spec)
     traffic = traffic_of(known, rollout.spec, rollout.name)
     assert traffic is not None
-    view = await world.router.observe(rollout, traffic)
+    key = rollout.namespace, rollout.name
+    before = world.drafts.sight_of(key)
+    view = await world.router.observe(rollout, traffic, before.view)
     if rollout.is_deleting:
         return Observation(now=now, route=view.route)
     route = view.route
-    if route.problem is None:
+    if route.problem is None and (claim := await claimed(rollout, known, route, world)):
         # A problem of the route: nothing is written to what is another's.
-        route = replace(route, problem=await claimed(rollout, known, route, world))
+        route = replace(route, problem=claim)
     stable, candidate = await world.together(
-        _find(_stable(rollout.spec, known), rollout, world),
-        _find(_candidate(rollout.spec), rollout, world),
+        _find(_stable(rollout.spec, known), rollout, world, before.stable),
+        _find(_candidate(rollout.spec), rollout, world, before.candidate),
     )
+    world.drafts.saw(key, Sight(view=view, stable=stable, candidate=candidate))
     comparator = Comparator()
     if rollout.spec.shadow is not None or known.mirror:
         comparator = await world.comparators.observe(rollout, known)
@@ -183,36 +190,9 @@ async def _checks(
 # --- the two versions ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """A version to look for."""
-
-    role: str
-    deployment: str
-    service: str
-    model_version: str | None
-    model: api.ModelIdentity | None
-    known_revision: str | None
-    """Of a stable version that was promoted: its model's identity is only in there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What there is of it."""
-
-    wanted: _Wanted
-    workload: Workload | None = None
-    problem: Problem | None = None
-    labels: dict[str, str]
-    """Of the pods."""
-    selectors: tuple[dict[str, str], ...] = ()
-    """Of Deployment and Service."""
-    missing_service: MissingService | None = None
-
-
-def _candidate(spec: api.ModelRolloutSpec) -> _Wanted:
+def _candidate(spec: api.ModelRolloutSpec) -> Wanted:
     model = spec.candidate.model
-    return _Wanted(
+    return Wanted(
         role="candidate",
         deployment=spec.candidate.deployment,
         service=api.service_of(spec.candidate),
@@ -222,13 +202,13 @@ def _candidate(spec: api.ModelRolloutSpec) -> _Wanted:
     )
 
 
-def _stable(spec: api.ModelRolloutSpec, known: api.ModelRolloutStatus) -> _Wanted:
+def _stable(spec: api.ModelRolloutSpec, known: api.ModelRolloutStatus) -> Wanted:
     stable = known.stable
     assert stable is not None
     if stable.deployment == spec.candidate.deployment:
         return _candidate(spec)
     is_given = stable.deployment == spec.stable.deployment and not stable.revision
-    return _Wanted(
+    return Wanted(
         role="stable",
         deployment=stable.deployment,
         service=stable.service,
@@ -238,14 +218,16 @@ def _stable(spec: api.ModelRolloutSpec, known: api.ModelRolloutStatus) -> _Wante
     )
 
 
-async def _find(wanted: _Wanted, rollout: Rollout, world: World) -> _Found:
+async def _find(wanted: Wanted, rollout: Rollout, world: World, before: Found | None) -> Found:
+    """What there is of a version; what there was `before`, if nothing has been written since."""
+    assert rollout.spec is not None
     try:
         deployment = await world.cluster.get(DEPLOYMENTS, rollout.namespace, wanted.deployment)
     except NotFound:
         is_candidate = wanted.role == "candidate"
         reason = Reason.CANDIDATE_NOT_FOUND if is_candidate else Reason.STABLE_NOT_FOUND
         message = f"Deployment {wanted.deployment} ({wanted.role}) does not exist: create it"
-        return _Found(wanted=wanted, problem=Problem(reason=reason, message=message), labels={})
+        return Found(wanted=wanted, problem=Problem(reason=reason, message=message), labels={})
     labels = deployment["spec"]["template"]["metadata"].get("labels") or {}
     selector = deployment["spec"]["selector"]
     by_name = f"kubernetes.io/service-name={wanted.service}"
@@ -254,22 +236,28 @@ async def _find(wanted: _Wanted, rollout: Rollout, world: World) -> _Found:
         world.cluster.list(ENDPOINT_SLICES, rollout.namespace, by_name),
         _services(rollout.namespace, wanted.service, world),
     )
+    objects = (deployment, *replica_sets, *slices, *services)
+    versions = [each["metadata"]["resourceVersion"] for each in objects]
+    drawn_from = (wanted, rollout.spec.port, *versions)
+    if before is not None and before.drawn_from == drawn_from:
+        return before
     service = services[0] if services else None
     missing = None if service else _missing_service(deployment, wanted)
     problem = _service_problem(wanted, service, missing, labels, rollout)
     by_service = (service or {}).get("spec", {}).get("selector") or {}
-    return _Found(
+    return Found(
         wanted=wanted,
         workload=_workload(deployment, wanted, replica_sets, slices),
         problem=problem,
         labels=labels,
         selectors=tuple(each for each in (selector.get("matchLabels"), by_service) if each),
         missing_service=missing,
+        drawn_from=drawn_from,
     )
 
 
 def _workload(
-    deployment: Object, wanted: _Wanted, replica_sets: list[Object], slices: list[Object]
+    deployment: Object, wanted: Wanted, replica_sets: list[Object], slices: list[Object]
 ) -> Workload:
     status = deployment.get("status", {})
     is_current = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
@@ -327,7 +315,7 @@ async def _services(namespace: str, name: str, world: World) -> list[Object]:
         return []
 
 
-def _missing_service(deployment: Object, wanted: _Wanted) -> MissingService | None:
+def _missing_service(deployment: Object, wanted: Wanted) -> MissingService | None:
     """None when the Deployment's selector cannot be a Service's: then the user must make one."""
     selector = deployment["spec"]["selector"]
     if selector.get("matchExpressions") or not selector.get("matchLabels"):
@@ -341,10 +329,10 @@ def _missing_service(deployment: Object, wanted: _Wanted) -> MissingService | No
 
 
 def _service_problem(
-    wanted: _Wanted,
+    wanted: Wanted,
     service: Object | None,
     missing: MissingService | None,
-    labels: dict[str, str],
+    labels: Mapping[str, str],
     rollout: Rollout,
 ) -> Problem | None:
     name, role = wanted.service, wanted.role
@@ -366,12 +354,12 @@ def _service_problem(
     return Problem(reason=Reason.SERVICE_MISMATCH, message=message) if message else None
 
 
-def _selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
 
 
 def _problem(
-    spec: api.ModelRolloutSpec, stable: _Found, candidate: _Found, world: World
+    spec: api.ModelRolloutSpec, stable: Found, candidate: Found, world: World
 ) -> Problem | None:
     if spec.analysis.provider not in world.metrics:
         known = ", ".join(sorted(world.metrics))
@@ -382,7 +370,7 @@ def _problem(
     return candidate.problem or stable.problem or _overlap(stable, candidate)
 
 
-def _overlap(stable: _Found, candidate: _Found) -> Problem | None:
+def _overlap(stable: Found, candidate: Found) -> Problem | None:
     """Pods that both versions select would answer for the wrong one."""
     if stable.wanted.deployment == candidate.wanted.deployment:
         return None

@@ -58,8 +58,8 @@ class MetricSource(Protocol):
 class Router(Protocol):
     """What moves traffic: see adapters/routers."""
 
-    async def observe(self, rollout: Rollout, traffic: Traffic) -> View:
-        """The route against the intended traffic."""
+    async def observe(self, rollout: Rollout, traffic: Traffic, before: View | None) -> View:
+        """The route against the intended traffic; `before` is what the last pass saw."""
 
     async def set_traffic(self, rollout: Rollout, traffic: Traffic, seen: str | None) -> bool:
         """Make the route say it; whether that took a write. Conflict if it is not the one `seen`."""

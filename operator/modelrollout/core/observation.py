@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from modelrollout.api.conditions import Reason
-from modelrollout.api.v1alpha1 import ModelRolloutSpec, ModelRolloutStatus, VersionStatus
+from modelrollout.api.v1alpha1 import (
+    ModelIdentity,
+    ModelRolloutSpec,
+    ModelRolloutStatus,
+    VersionStatus,
+)
 from modelrollout.core.evidence import Measure, Past, Reading
 
 
@@ -112,6 +117,35 @@ class MissingService:
     deployment: str
     deployment_uid: str
     selector: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A version to look for."""
+
+    role: str
+    deployment: str
+    service: str
+    model_version: str | None
+    model: ModelIdentity | None
+    known_revision: str | None
+    """Of a stable version that was promoted: its model's identity is only in there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What there is of it."""
+
+    wanted: Wanted
+    workload: Workload | None = None
+    problem: Problem | None = None
+    labels: Mapping[str, str]
+    """Of the pods."""
+    selectors: tuple[Mapping[str, str], ...] = ()
+    """Of Deployment and Service."""
+    missing_service: MissingService | None = None
+    drawn_from: tuple[object, ...] = ()
+    """All that it follows from: as long as that is the same, so is this. Empty if it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,12 @@ class Traffic:
         """No user can reach the candidate, and no request is copied."""
         return self.candidate is None and self.mirror is None
 
+    @property
+    def is_by_weight(self) -> bool:
+        """The candidate gets a share of all requests: no user is told apart, no request copied."""
+        is_told_apart = self.sticky is not None or bool(self.cohort)
+        return self.candidate is not None and self.mirror is None and not is_told_apart
+
 
 class Severity(StrEnum):
     """The two types of a Kubernetes Event."""

@@ -51,6 +51,8 @@ class View:
 
     route: Route
     split: Split | None
+    drawn_from: tuple[object, ...] = ()
+    """All that it follows from: as long as that is the same, so is this. Empty if it is not known."""
 
 
 class Routes(Reader, Protocol):
@@ -93,14 +95,20 @@ class GatewayAPIRouter:
         self._cluster = cluster
         self._clock = clock
 
-    async def observe(self, rollout: Rollout, traffic: Traffic) -> View:
-        """Compare the route with the intended traffic."""
+    async def observe(self, rollout: Rollout, traffic: Traffic, before: View | None = None) -> View:
+        """Compare the route with the intended traffic, unless that is as it was `before`."""
         given = _given(rollout)
         name = given.route or rollout.name
         try:
             live = await self._cluster.get(HTTP_ROUTES, rollout.namespace, name)
         except NotFound:
             return _absent(given, name, is_deleting=rollout.is_deleting)
+        drawn_from = _drawn_from(rollout, traffic, live)
+        if drawn_from and before is not None and before.drawn_from == drawn_from:
+            return before
+        return replace(await self._compare(rollout, traffic, live), drawn_from=drawn_from)
+
+    async def _compare(self, rollout: Rollout, traffic: Traffic, live: Object) -> View:
         try:
             seen = await self._look(rollout, traffic, live)
             is_final = in_the_end(seen.route, seen.aim) == seen.route and is_same(seen.route, live)
@@ -193,10 +201,7 @@ class GatewayAPIRouter:
 
     async def _policies(self, rollout: Rollout, aim: Aim, route: Object) -> list[Object] | None:
         """Those of the namespace, if they can concern us."""
-        assert rollout.spec is not None
-        names = own_rules.names_of(rollout.name)
-        is_marked = any(each.get("name") in names for each in route["spec"]["rules"])
-        if not (rollout.spec.traffic.sticky or aim.traffic.sticky or is_marked):
+        if not _concern_us(rollout, aim.traffic, route):
             return []
         return await policies_of(self._cluster, rollout.namespace)
 
@@ -281,6 +286,22 @@ class GatewayAPIRouter:
 def _given(rollout: Rollout) -> api.GatewayAPI:
     assert rollout.spec is not None
     return rollout.spec.traffic.gateway_api
+
+
+def _drawn_from(rollout: Rollout, traffic: Traffic, live: Object) -> tuple[object, ...]:
+    """All that a view follows from, where that is the route alone: no other object, and no clock."""
+    if not traffic.is_by_weight or _concern_us(rollout, traffic, live):
+        return ()
+    version = live["metadata"]["resourceVersion"]
+    return rollout.uid, rollout.generation, traffic, version
+
+
+def _concern_us(rollout: Rollout, traffic: Traffic, route: Object) -> bool:
+    """Whether policies of the namespace can: users are told apart, or are to be, or were."""
+    assert rollout.spec is not None
+    names = own_rules.names_of(rollout.name)
+    is_marked = any(each.get("name") in names for each in route["spec"].get("rules", []))
+    return bool(rollout.spec.traffic.sticky or traffic.sticky or is_marked)
 
 
 def _absent(given: api.GatewayAPI, name: str, *, is_deleting: bool) -> View:
