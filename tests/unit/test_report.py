@@ -204,6 +204,16 @@ def test_requests_per_second_are_those_between_two_counts():
     assert {each for each in found.stable if each == each} == {9000 / 60}  # noqa: PLR0124
 
 
+def test_where_no_step_was_counted_twice_there_is_no_empty_panel_of_requests(rolled_back):
+    once = everything()
+
+    assert not traffic_of(once).is_known
+    assert "Requests per second are not shown" in a_page()
+    assert "requests that each version answered" not in a_page()
+    assert traffic_of(rolled_back).is_known
+    assert "requests that each version answered" in page(rolled_back)
+
+
 def test_slices_stand_below_all_requests_with_their_bounds():
     trace = everything()
 

@@ -78,6 +78,11 @@ class Traffic:
     stable: Row
     candidate: Row
 
+    @property
+    def is_known(self) -> bool:
+        """Some step was counted twice."""
+        return any(map(math.isfinite, (*self.stable, *self.candidate)))
+
 
 def courses_of(trace: Trace) -> tuple[Course, ...]:
     """All guardrails, in the order in which they were first judged."""

@@ -170,6 +170,10 @@ def _timeline(trace: Trace) -> Markup:
         return Markup("")
     end = " The dashed line is the end." if trace.ended else ""
     note = f"The numbers are those of the decisions below.{end}"
+    traffic = traffic_of(trace)
+    if not traffic.is_known:
+        note += " Requests per second are not shown: that takes two counts in a step, and there is one at most."
+    versions = [("stable's requests", "stable"), ("candidate's requests", "candidate")]
     mirrored = (
         [("mirrored copies", "muted dashed")] if any(each.mirror for each in trace.points) else []
     )
@@ -177,8 +181,8 @@ def _timeline(trace: Trace) -> Markup:
         "section",
         tag("h2", "Traffic"),
         _legend(("wanted", "candidate"), ("accepted by the gateway", "dotted"), *mirrored),
-        _legend(("stable's requests", "stable"), ("candidate's requests", "candidate")),
-        pictures.timeline(trace, traffic_of(trace)),
+        _legend(*versions) if traffic.is_known else "",
+        pictures.timeline(trace, traffic),
         tag("p", note, class_="note"),
     )
 

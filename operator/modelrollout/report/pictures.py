@@ -126,17 +126,22 @@ def timeline(trace: Trace, traffic: Traffic) -> Markup:
     clock = _clock(trace)
 
     def draw(figure: Figure, size: Size) -> None:
-        weights, requests = figure.subplots(2, 1, height_ratios=[3, 2], sharex=True)
+        ratios = [3, 2] if traffic.is_known else [1]
+        panels = figure.subplots(len(ratios), 1, height_ratios=ratios, sharex=True, squeeze=False)
+        weights, *rest = panels.flat
         _draw_weights(weights, trace, clock)
         weights.set_title("share of requests for the candidate", fontsize=size.font, pad=20)
-        _draw_requests(requests, traffic, clock)
-        requests.set_title("requests per second", fontsize=size.font)
-        for panel in (weights, requests):
+        for requests in rest:
+            _draw_requests(requests, traffic, clock)
+            requests.set_title("requests per second", fontsize=size.font)
+        for panel in (weights, *rest):
             _mark_end(panel, trace, clock)
-            _set_time(panel, clock, is_labelled=panel is requests)
+            _set_time(panel, clock, is_labelled=panel is panels.flat[-1])
 
-    said = "The candidate's share of the requests, and the requests that each version answered"
-    return picture("timeline", said, 300.0, draw)
+    said = "The candidate's share of the requests"
+    if traffic.is_known:
+        said += ", and the requests that each version answered"
+    return picture("timeline", said, 300.0 if traffic.is_known else 190.0, draw)
 
 
 def _draw_weights(panel: Any, trace: Trace, clock: _Clock) -> None:
