@@ -16,7 +16,7 @@ from modelrollout.adapters.routers.gateway_api.route import (
     split_of,
 )
 from modelrollout.api.traffic import CohortMember, Sticky
-from modelrollout.core.plan import Backend, Mirror, Traffic
+from modelrollout.core.plan import Backend, BucketCookie, Mirror, Traffic
 from modelrollout.core.shares import TRICKLE
 
 SERVICES = ["v1", "v2", "v3"]
@@ -25,7 +25,15 @@ OURS = names_of("ranker")
 COHORTS = st.sampled_from(
     [(), (CohortMember(header="x-beta", value="1"),), (CohortMember(cookie="b", value="1"),)]
 )
-STICKY = st.sampled_from([None, Sticky(header="x-user-id"), Sticky(cookie="uid")])
+COOKIE = BucketCookie(name="modelrollout-1", release="2")
+WAYS = st.sampled_from(
+    [
+        {},
+        {"sticky": Sticky(header="x-user-id")},
+        {"sticky": Sticky(cookie="uid")},
+        *[{"cookie": COOKIE, "weights": each} for each in ((), (50,), (5, 20, 50, 51, 80, 98))],
+    ]
+)
 STAGES = st.sampled_from([Stage.PENDING, Stage.IN_FORCE, Stage.REFUSED])
 MIRRORS = st.sampled_from(
     [None, *(Mirror(service="ranker-comparator", port=8080, percent=each) for each in (20, 100))]
@@ -82,13 +90,15 @@ def intents(draw, stable, on_trial):
         weight=draw(st.integers(1, 99)),
         port=80,
         retired=tuple(each for each in retired if each != on_trial),
-        sticky=draw(STICKY),
         cohort=draw(COHORTS),
+        **draw(WAYS),
     )
 
 
 def aim_of(traffic, stage):
     buckets = stage if traffic.sticky else Stage.UNNEEDED
+    if traffic.cookie and stage is Stage.REFUSED:
+        buckets = stage
     return Aim(rollout="ranker", rule="models", traffic=traffic, buckets=buckets)
 
 
@@ -214,15 +224,15 @@ def test_every_intent_is_reached_once_the_gateway_has_the_policy(journey, data):
     at_last, _ = way(route, traffic, Stage.IN_FORCE)
     assert at_last == in_the_end(at_last, aim)
     awake = [each for each in at_last["spec"]["rules"] if each["name"] in OURS and is_awake(each)]
-    assert len(awake) == bool(traffic.sticky) + bool(traffic.cohort)
-    assert {service_of(each) for each in awake} <= {on_trial}
+    assert len(awake) == (bool(traffic.sticky) + 2 * bool(traffic.cookie) + bool(traffic.cohort))
+    assert {service_of(each) for each in awake} <= {on_trial, *([stable] if traffic.cookie else [])}
     split = split_of(at_last, aim)
     assert split is not None
     assert split.stable != split.candidate
 
 
-@given(journeys())
-def test_nobody_is_told_apart_while_the_policy_is_refused(journey):
+@given(journeys(), st.sampled_from([{"sticky": Sticky(header="x-user-id")}, {"cookie": COOKIE}]))
+def test_nobody_is_told_apart_while_what_it_needs_is_refused(journey, sticky):
     _, route, _ = journey
     traffic = Traffic(
         stable=backend("v1"),
@@ -230,8 +240,8 @@ def test_nobody_is_told_apart_while_the_policy_is_refused(journey):
         weight=30,
         port=80,
         retired=("v3",),
-        sticky=Sticky(header="x-user-id"),
         cohort=(CohortMember(header="x-beta", value="1"),),
+        **sticky,
     )
     write = next_write(route, aim_of(traffic, Stage.REFUSED))
     awake = [each for each in write.route["spec"]["rules"] if each["name"] in OURS]

@@ -269,6 +269,18 @@ MORE = [
         sticky(header="x-user-id", cookie="session"),
     ),
     Bad("users known by nothing", "a user is known by exactly one of", sticky()),
+    Bad("a hash of nothing", "a user is known by exactly one of", sticky(by="Hash")),
+    Bad(
+        "a cookie of ours for an id",
+        "with by: Cookie the gateway gives",
+        sticky(by="Cookie", header="x-user"),
+    ),
+    Bad(
+        "a cookie for a cookie",
+        "with by: Cookie the gateway gives",
+        sticky(by="Cookie", cookie="uid"),
+    ),
+    Bad("users known by their luck", 'supported values: "Hash", "Cookie"', sticky(by="Luck")),
     Bad("a header with a colon", HEADER_NAME, sticky(header="x-user:")),
     Bad(
         "a cohort known twice",
@@ -921,6 +933,7 @@ EVERYTHING: Manifest = {
     "traffic": {
         "gatewayAPI": {"route": "ranker", "rule": "infer"},
         "sticky": {
+            "by": "Hash",
             "header": "x-user-id",
             "users": {
                 "metric": "shop_exposures_total",
@@ -998,6 +1011,7 @@ GOOD: dict[str, Manifest] = {
         shadowed() | strategy(type="Shadow", steps=[{"mirror": 100}, {"weight": 5}]),
     ),
     "an A/B test": merged(SMALLEST, sticky(cookie="session") | strategy(type="ABTest")),
+    "an A/B test of strangers": merged(SMALLEST, sticky(by="Cookie") | strategy(type="ABTest")),
     "an A/B test with approval": merged(
         SMALLEST, ab_test({"weight": 20, "maxSeconds": 2_592_000}, {"approval": {}})
     ),
@@ -1222,6 +1236,7 @@ STATUS: Manifest = {
     "weight": {"wanted": 5, "accepted": 1},
     "mirror": 20,
     "coverage": "0.93",
+    "stickyBy": "Hash",
     "obeyed": "approve by ada",
     "replicas": 6,
     "idle": [{"deployment": "ranker-v0", "replicas": 6, "sinceTime": TIME}],

@@ -24,7 +24,7 @@ from modelrollout.adapters.cluster import (
 from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter
 from modelrollout.adapters.routers.gateway_api.own_rules import names_of, sticky_rule
 from modelrollout.api.conditions import Reason
-from modelrollout.api.traffic import CohortMember, Sticky
+from modelrollout.api.traffic import CohortMember, Sticky, StickyBy
 from modelrollout.core.plan import Backend, Mirror, Traffic
 from modelrollout.errors import Conflict, NotFound, Refused
 
@@ -51,6 +51,7 @@ class Site:
         self.kinds = {HTTP_ROUTES, SERVICES, GATEWAYS, GATEWAY_CLASSES, *kinds}
         self.forbidden = set()
         self.has_lua = has_lua
+        self.has_expressions = True
         self.now = NOW
         self.objects = defaultdict(dict)
         self.written = []
@@ -116,6 +117,9 @@ class Site:
         for each in self.objects[HTTP_ROUTES].values():
             told = [told_of(each, "Accepted", is_true=True)]
             told += [told_of(each, "ResolvedRefs", is_true=True)]
+            if not self.has_expressions and "RegularExpression" in str(each["spec"]):
+                unknown = told_of(each, "PartiallyInvalid", is_true=True)
+                told += [unknown | {"reason": "UnsupportedValue", "message": "RegularExpression"}]
             each["status"] = {"parents": [{"conditions": told}]}
         for each in self.objects[EXTENSION_POLICIES].values():
             told = [told_of(each, "Accepted", is_true=self.has_lua)]
@@ -193,7 +197,7 @@ def test_other_rules_of_the_route_get_no_policy():
     site.settle(replace(AWAY, sticky=STICKY), **given)
     assert targets(site.policy) == ["models", sticky_rule("ranker")]
     site.settle(replace(AWAY, sticky=STICKY, cohort=BETA), **given)
-    assert targets(site.policy) == ["models", *names_of("ranker")]
+    assert targets(site.policy) == ["models", *names_of("ranker")[:2]]
     site.settle(REST, **given)
     assert site.rules == [a_rule("health", "/health"), a_rule("models", "/v2")]
     assert site.policy is None
@@ -368,3 +372,193 @@ def test_a_managed_route_loses_what_somebody_else_put_into_it():
     assert not site.observe(replace(AWAY, cohort=BETA), **given).in_sync
     site.settle(replace(AWAY, cohort=BETA), **given)
     assert site.rules == wanted
+
+
+# --- users told apart by cookies ----------------------------------------------------------
+
+ISTIO = "istio.io/gateway-controller"
+BY_UID = Sticky(cookie="uid")
+BY_COOKIE = Sticky(by=StickyBy.COOKIE)
+LADDER = {"salt": "ranker/r1", "weights": (10, 20, 50)}
+SAYS_COOKIE = {"sticky": {"by": "Cookie"}}
+
+
+def carried_out_by(controller, *rules):
+    """A site whose gateway is somebody's, without the CRDs of Envoy Gateway."""
+    site = Site(*(rules or [a_rule()]), kinds=())
+    site.put(GATEWAYS, {"metadata": {"name": "gw"}, "spec": {"gatewayClassName": "edge"}})
+    site.put(
+        GATEWAY_CLASSES, {"metadata": {"name": "edge"}, "spec": {"controllerName": controller}}
+    )
+    site.written.clear()
+    return site
+
+
+def drawn(rule):
+    """Service, weight and bucket of each backendRef that gives users a bucket."""
+    found = []
+    for ref in rule["backendRefs"]:
+        (header,) = ref["filters"][0]["responseHeaderModifier"]["add"]
+        bucket = header["value"].partition(";")[0].rpartition(".")[2]
+        found.append((ref["name"], ref["weight"], bucket))
+    return found
+
+
+def test_on_a_gateway_that_has_no_lua_users_with_a_cookie_get_one_more():
+    site = carried_out_by(ISTIO)
+    assert site.observe(REST, sticky={"cookie": "uid"}).problem is None
+    traffic = replace(AWAY, sticky=BY_UID, **LADDER)
+    site.settle(traffic)
+    # The bucket that joins next is the last; what is new is there before anybody is sent to it.
+    assert [resource for resource, _ in site.written] == [HTTP_ROUTES] * 2
+    assert drawn(site.rules[0]) == [
+        ("ranker-v1", 50, "50-99"),
+        ("ranker-v2", 20, "00-19"),
+        ("ranker-v1", 30, "20-49"),
+    ]
+    assert [each.get("name") for each in site.rules[1:]] == list(names_of("ranker"))
+    assert site.policy is None
+    route = site.observe(traffic)
+    assert route.is_settled
+    assert route.sticky_by is StickyBy.COOKIE
+    site.settle(replace(traffic, weight=50))
+    assert drawn(site.rules[0]) == [("ranker-v1", 50, "50-99"), ("ranker-v2", 50, "00-49")]
+    site.settle(REST)
+    assert site.rules == [a_rule()]
+
+
+def test_envoy_gateway_hashes():
+    site = Site(a_rule())
+    site.put(GATEWAYS, {"metadata": {"name": "gw"}, "spec": {"gatewayClassName": "eg"}})
+    envoy = {"controllerName": "gateway.envoyproxy.io/gatewayclass-controller"}
+    site.put(GATEWAY_CLASSES, {"metadata": {"name": "eg"}, "spec": envoy})
+    traffic = replace(AWAY, sticky=BY_UID, **LADDER)
+    site.settle(traffic)
+    assert site.observe(traffic).sticky_by is StickyBy.HASH
+    # Who asks for cookies gets them there, too, and what hashed goes.
+    traffic = replace(AWAY, sticky=BY_COOKIE, **LADDER)
+    site.settle(traffic)
+    assert site.observe(traffic).sticky_by is StickyBy.COOKIE
+    assert site.policy is None
+    site.settle(REST)
+    assert site.rules == [a_rule()]
+
+
+@pytest.mark.parametrize(
+    ("controller", "sticky", "words"),
+    [
+        (ISTIO, {"header": "x-user-id"}, "if your clients keep cookies"),
+        (ISTIO, {"cookie": "uid", "by": "Hash"}, "traffic.sticky.by: Hash needs Envoy Gateway"),
+        ("example.org/edge", {"cookie": "uid"}, "is of example.org/edge: give traffic.sticky.by"),
+        ("example.org/edge", {"by": "Cookie"}, ""),
+        (ISTIO, {"by": "Cookie"}, ""),
+    ],
+)
+def test_who_is_not_known_to_be_able_is_not_tried_without_the_users_word(controller, sticky, words):
+    site = carried_out_by(controller)
+    problem = site.observe(REST, sticky=sticky).problem
+    assert (problem is not None) is bool(words)
+    assert problem is None or words in problem.message
+    assert site.written == []
+
+
+def test_a_gateway_that_does_not_know_the_matches_moves_nobody_and_says_why():
+    site = carried_out_by("example.org/edge")
+    site.has_expressions = False
+    traffic = replace(AWAY, sticky=BY_COOKIE, **LADDER)
+    site.settle(traffic)
+    assert site.rules[0] == a_rule()
+    assert all("nobody" in str(each) for each in site.rules[1:])
+    route = site.observe(traffic)
+    assert not route.is_settled
+    assert route.problem is None
+    assert "UnsupportedValue" in route.message
+    assert "route through one, or leave out traffic.sticky" in route.message
+    site.has_expressions = True
+    site.take_up()
+    site.settle(traffic)
+    assert site.observe(traffic).is_settled
+    site.settle(REST)
+    assert site.rules == [a_rule()]
+
+
+def headers_of(**modifier):
+    return {"type": "ResponseHeaderModifier", "responseHeaderModifier": modifier}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"refs": headers_of(set=[{"name": "x-a", "value": "1"}])}, "set those headers in the"),
+        ({"rule": headers_of(remove=["set-cookie"])}, "sets or removes Set-Cookie"),
+        ({"rule": headers_of(set=[{"name": "Set-Cookie", "value": "a=b"}])}, "sets or removes"),
+        ({"rule": headers_of(add=[{"name": "Set-Cookie", "value": "a=b"}])}, ""),
+        ({"other": {"kind": "Service", "name": "x", "port": 80}}, "the rule has other backends"),
+        ({"match": {"name": "cookie", "value": "a=b"}}, "matches on header cookie already"),
+        ({"weights": range(1, 17)}, "at most 15 different weights"),
+        ({"weights": range(1, 16)}, ""),
+    ],
+)
+def test_what_leaves_no_room_for_a_cookie_is_refused_before_anything_moves(change, words):
+    rule = a_rule()
+    if "refs" in change:
+        rule["backendRefs"][0]["filters"] = [change["refs"]]
+    if "rule" in change:
+        rule["filters"] = [change["rule"]]
+    if "other" in change:
+        rule["backendRefs"].append(change["other"])
+    if "match" in change:
+        rule["matches"][0]["headers"] = [change["match"]]
+    site = carried_out_by(ISTIO, rule)
+    steps = {"steps": [{"weight": each} for each in change.get("weights", (10, 50))]}
+    rollout = a_rollout(traffic={"gatewayAPI": {"route": "ranker"}} | SAYS_COOKIE, strategy=steps)
+    problem = asyncio.run(site.router.observe(rollout, REST)).route.problem
+    assert (problem is not None) is bool(words)
+    assert problem is None or words in problem.message
+
+
+def test_the_longest_strategy_fits_a_rule():
+    site = carried_out_by(ISTIO)
+    traffic = replace(AWAY, weight=1, sticky=BY_COOKIE, salt="s", weights=tuple(range(1, 16)))
+    site.settle(traffic)
+    found = drawn(site.rules[0])
+    assert len(found) == 16
+    assert sum(weight for _, weight, _ in found) == 100
+
+
+@pytest.mark.parametrize("is_managed", [False, True])
+def test_what_somebody_makes_of_our_cookies_is_made_good(is_managed):
+    site = carried_out_by(ISTIO)
+    given = {"gatewayAPI": {"gateway": {"name": "gw", "namespace": "infra"}}} if is_managed else {}
+    if is_managed:
+        del site.objects[HTTP_ROUTES]["ranker"]
+    traffic = replace(AWAY, sticky=BY_COOKIE, **LADDER)
+    site.settle(traffic, **given)
+    assert site.observe(traffic, **given).is_settled
+    wanted = copy.deepcopy(site.rules)
+    header = site.rules[0]["backendRefs"][1]["filters"][0]["responseHeaderModifier"]["add"][0]
+    header["value"] = header["value"].replace("00-19", "00-99")
+    assert not site.observe(traffic, **given).in_sync
+    site.settle(traffic, **given)
+    assert site.rules == wanted
+    del site.rules[3]
+    site.settle(traffic, **given)
+    assert site.rules == wanted
+
+
+def test_a_user_who_is_kept_at_stable_gets_all_that_the_rule_says_of_it():
+    rule = a_rule(timeouts={"request": "3s"})
+    rule["backendRefs"][0] |= {"port": 9090}
+    rule["backendRefs"][0]["filters"].insert(0, {"type": "RequestHeaderModifier"})
+    before = copy.deepcopy(rule)
+    site = carried_out_by(ISTIO, rule)
+    site.settle(replace(AWAY, sticky=BY_COOKIE, **LADDER))
+    kept = site.rules[3]
+    assert kept["timeouts"] == rule["timeouts"]
+    assert kept["backendRefs"] == before["backendRefs"]
+    for each in (0, 2):
+        ref = site.rules[0]["backendRefs"][each]
+        assert ref["port"] == 9090
+        assert ref["filters"][0] == {"type": "RequestHeaderModifier"}
+    site.settle(REST)
+    assert site.rules == [before]

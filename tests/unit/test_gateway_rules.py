@@ -49,7 +49,7 @@ def test_our_rules_have_all_that_the_users_rule_has():
         assert each["filters"] == [{"type": "X"}]
         assert [ref["name"] for ref in each["backendRefs"]] == ["v2"]
         assert [match["path"] for match in each["matches"]] == [PATH["path"]]
-    assert [cohort["name"], sticky["name"]] == list(own_rules.names_of("ranker"))
+    assert (cohort["name"], sticky["name"]) == own_rules.names_of("ranker")[:2]
 
 
 def test_each_match_of_the_users_is_met_by_each_member_of_the_cohort():

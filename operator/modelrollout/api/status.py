@@ -19,6 +19,7 @@ from modelrollout.api.fields import (
     atomic,
     keyed,
 )
+from modelrollout.api.traffic import StickyBy
 
 
 class Phase(StrEnum):
@@ -389,6 +390,8 @@ class ModelRolloutStatus(PlainModel):
     """weight of the candidate."""
     mirror: Annotated[int, Field(ge=0, le=FULL_WEIGHT)] | None = None
     """mirror is the percentage of requests that are copied to the comparator, in a mirror step."""
+    sticky_by: StickyBy | None = None
+    """stickyBy is how the gateway tells users apart now: by a Hash of the id, or by a Cookie that it sets at the first visit; absent while nobody is told apart."""
     obeyed: Annotated[str, Field(max_length=1024)] | None = None
     """obeyed is the command that was carried out, as long as its annotation is there: it counts once."""
     coverage: Annotated[str, Field(max_length=16)] | None = None

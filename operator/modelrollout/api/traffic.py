@@ -97,16 +97,30 @@ class UserCounter(ApiModel):
     """repeatSeconds is after how long the same user is counted again, for a counter that does so (86400: users of a day). The first so many seconds of a step tell nothing of the split: stable's users were counted before."""
 
 
+class StickyBy(StrEnum):
+    """How the gateway tells users apart."""
+
+    HASH = "Hash"
+    COOKIE = "Cookie"
+
+
 class Sticky(ApiModel):
     """What a user is known by: the same user always gets the same version."""
 
     rules = (
         Rule(
-            "has(self.header) != has(self.cookie)",
-            "a user is known by exactly one of header and cookie",
-            lambda it: given(it.header, it.cookie) == 1,
+            "(has(self.by) && self.by == 'Cookie') || has(self.header) != has(self.cookie)",
+            "a user is known by exactly one of header and cookie, unless by is Cookie",
+            lambda it: it.by is StickyBy.COOKIE or given(it.header, it.cookie) == 1,
+        ),
+        Rule(
+            "!(has(self.by) && self.by == 'Cookie') || !(has(self.header) || has(self.cookie))",
+            "with by: Cookie the gateway gives each user a cookie of the operator's: leave out header and cookie",
+            lambda it: it.by is not StickyBy.COOKIE or given(it.header, it.cookie) == 0,
         ),
     )
+    by: StickyBy | None = None
+    """by is how the gateway tells users apart. Hash: by a hash of the id in header or cookie; needs Envoy Gateway. Cookie: by a cookie that it sets at the first visit; needs a gateway that matches headers by regular expressions and sets response headers by backend, which the user vouches for. Without it, Envoy Gateway takes Hash, and for users who are known by a cookie another gateway that is known to be able takes Cookie."""
     header: HeaderName | None = None
     """header whose value is the user's id."""
     cookie: HeaderName | None = None

@@ -101,6 +101,7 @@ from modelrollout.api.traffic import (
     GatewayAPI,
     GatewayReference,
     Sticky,
+    StickyBy,
     Traffic,
     UserCounter,
 )
@@ -176,6 +177,7 @@ __all__ = [
     "SplitUnit",
     "Step",
     "Sticky",
+    "StickyBy",
     "Strategy",
     "StrategyType",
     "Traffic",

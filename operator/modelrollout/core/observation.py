@@ -11,6 +11,7 @@ from modelrollout.api.v1alpha1 import (
     ModelIdentity,
     ModelRolloutSpec,
     ModelRolloutStatus,
+    StickyBy,
     VersionStatus,
 )
 from modelrollout.core.evidence import Measure, Past, Reading
@@ -100,6 +101,8 @@ class Route:
     """The gateway has taken up its present generation."""
     message: str = ""
     problem: Problem | None = None
+    sticky_by: StickyBy | None = None
+    """How users are told apart by it; None while nobody is."""
     version: str | None = field(default=None, compare=False)
     """Tells it from the route that somebody else makes of it; None where that is not known."""
 

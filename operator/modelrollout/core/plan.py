@@ -15,6 +15,7 @@ from modelrollout.api.v1alpha1 import (
     VersionStatus,
 )
 from modelrollout.core.observation import MissingService
+from modelrollout.core.steps import weights_of
 
 COMPARATOR_PORT = 8080
 
@@ -38,6 +39,15 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BucketCookie:
+    """What the gateway gives each user at the first visit, and knows the user's bucket by."""
+
+    name: str
+    release: str
+    """Begins its value: the cookie of another release says nothing about this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
     """How requests are shared. Without a candidate users get stable alone."""
 
@@ -51,6 +61,10 @@ class Traffic:
     """What a user is known by; None where each request is shared out for itself."""
     salt: str = ""
     """Mixed into each user's hash, so that every release is tried by other users first."""
+    weights: tuple[int, ...] = ()
+    """The strategy's, with sticky users: no bucket of theirs reaches over one of them."""
+    cookie: BucketCookie | None = None
+    """Instead of `sticky`, where a router has users told apart by a cookie of its own."""
     cohort: tuple[CohortMember, ...] = ()
     """Users who get the candidate whatever the weight; none without a candidate."""
     mirror: Mirror | None = None
@@ -139,6 +153,7 @@ def traffic_of(
         retired=_off_route(status, away=away),
         sticky=spec.traffic.sticky if away else None,
         salt=f"{rollout}/{status.candidate.revision}" if away and status.candidate else "",
+        weights=weights_of(spec.strategy) if away and spec.traffic.sticky else (),
         cohort=spec.traffic.cohort if away else (),
         mirror=mirror,
     )

@@ -63,6 +63,7 @@ def described(
             "observed_generation": rollout.generation,
             "phase": outcome.state,
             "reason": outcome.message[:1024],
+            "sticky_by": seen.route.sticky_by,
             "step_text": None if step is None else f"{step + 1}/{facts.steps}",
             "verdict": outcome.verdict or facts.verdict,
             "conditions": conditions.conditions_of(

@@ -79,6 +79,12 @@ def steps_of(strategy: v1alpha1.Strategy, *, is_revert: bool = False) -> tuple[S
     return tuple(steps)
 
 
+def weights_of(strategy: v1alpha1.Strategy) -> tuple[int, ...]:
+    """The weights at which both versions have users, the smallest first."""
+    weights = {each.weight for each in steps_of(strategy)}
+    return tuple(sorted(each for each in weights if 0 < each < v1alpha1.FULL_WEIGHT))
+
+
 def _holds(strategy: v1alpha1.Strategy) -> bool:
     is_shadow = strategy.type is v1alpha1.StrategyType.SHADOW
     default = v1alpha1.OnPass.HOLD if is_shadow else v1alpha1.OnPass.PROMOTE

@@ -13,7 +13,7 @@ some milliseconds the proxy may still send requests there: they fail with 500. S
 route to the next is a few writes, and nothing comes or goes while it carries traffic: neither a
 backend in a rule (`core/shares.py`), nor a rule (`own_rules.py`).
 
-`router` > `obstacles` > `route`, `precedence` > `own_rules` > `backends`, `buckets`, `mirror`
+`router` > `obstacles` > `gateways`, `route`, `precedence` > `own_rules` > `backends` > `cookies` > `buckets`, `mirror`
 """
 
 from modelrollout.adapters.routers.gateway_api.route import managed

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from modelrollout.adapters.cluster import (
     EXTENSION_POLICIES,
-    GATEWAY_CLASSES,
-    GATEWAYS,
     SECURITY_POLICIES,
     TRAFFIC_POLICIES,
     Object,
-    Resource,
 )
 from modelrollout.adapters.routers.gateway_api import (
     backends,
     buckets,
+    cookies,
     mirror,
     own_rules,
     precedence,
 )
+from modelrollout.adapters.routers.gateway_api.gateways import Reader, features_of
 from modelrollout.adapters.routers.gateway_api.route import Aim, rule_index, users_rules
 from modelrollout.core.plan import Traffic, comparator_of
 from modelrollout.errors import NotFound, Refused
 
 RULE_POLICIES = (EXTENSION_POLICIES, SECURITY_POLICIES, TRAFFIC_POLICIES)
 """What Envoy Gateway attaches to one rule by its name, and so not to ours beside it."""
-
-
-class Reader(Protocol):
-    """What is read of the Kubernetes API: see adapters/cluster.py."""
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
-        """One object, or NotFound."""
-
-    async def list(
-        self, resource: Resource, namespace: str | None = None, selector: str = ""
-    ) -> list[Object]:
-        """All objects of a namespace, or NotFound where the kind is not installed."""
 
 
 async def policies_of(cluster: Reader, namespace: str) -> list[Object] | None:
@@ -57,7 +42,9 @@ async def obstacle(cluster: Reader, route: Object, aim: Aim, policies: list[Obje
     rule = route["spec"]["rules"][rule_index(route, aim.rule, aim.rollout)]
     said = await _mirror_obstacle(cluster, route, rule, aim)
     if not said and aim.traffic.sticky is not None:
-        said = _sticky_obstacle(route, rule, aim, policies)
+        said = _hash_obstacle(route, rule, aim, policies)
+    if not said and aim.traffic.cookie is not None:
+        said = _cookie_obstacle(rule, aim.traffic)
     own = own_rules.wanted_rules(rule, aim.traffic, aim.rollout)
     if said or not own:
         return said
@@ -69,17 +56,38 @@ async def obstacle(cluster: Reader, route: Object, aim: Aim, policies: list[Obje
 async def _mirror_obstacle(cluster: Reader, route: Object, rule: Object, aim: Aim) -> str:
     if aim.traffic.mirror is None:
         return ""
-    return mirror.obstacle(rule, comparator_of(aim.rollout), await _features(cluster, route))
+    return mirror.obstacle(rule, comparator_of(aim.rollout), await features_of(cluster, route))
 
 
-def _sticky_obstacle(route: Object, rule: Object, aim: Aim, policies: list[Object] | None) -> str:
+def _hash_obstacle(route: Object, rule: Object, aim: Aim, policies: list[Object] | None) -> str:
     if policies is None:
         return (
-            "traffic.sticky needs Envoy Gateway, and its EnvoyExtensionPolicy CRD is not "
-            "installed, or the operator may not list it: leave out traffic.sticky, or route "
-            "through Envoy Gateway 1.9 or later"
+            "traffic.sticky by a hash needs Envoy Gateway, and its EnvoyExtensionPolicy CRD is not "
+            "installed, or the operator may not list it: leave out traffic.sticky, route through "
+            "Envoy Gateway 1.9 or later, or give traffic.sticky.by: Cookie"
         )
     return _foreign_policy(route, aim, policies) or _other_backends(rule, aim.traffic)
+
+
+def _cookie_obstacle(rule: Object, traffic: Traffic) -> str:
+    count = 1 + len(cookies.buckets_of(traffic)[1])
+    if count > cookies.MAX_BUCKETS:
+        return (
+            f"traffic.sticky by cookies needs {count} backendRefs, one for each bucket of users, and "
+            f"Gateway API allows {cookies.MAX_BUCKETS} in a rule: give the strategy at most "
+            f"{cookies.MAX_BUCKETS - 1} different weights below 100"
+        )
+    if any(map(backends.has_own_headers, backends.own_refs(rule.get("backendRefs", []), traffic))):
+        return (
+            "a backendRef of the rule has a ResponseHeaderModifier filter, and Gateway API allows "
+            "one, which traffic.sticky by cookies needs: set those headers in the rule's filters"
+        )
+    if any(map(cookies.are_dropped_by, rule.get("filters", []))):
+        return (
+            f"a filter of the rule sets or removes {cookies.SET_COOKIE}, which traffic.sticky by "
+            "cookies needs: leave that out of the filter, or leave out traffic.sticky"
+        )
+    return _other_backends(rule, traffic)
 
 
 def _foreign_policy(route: Object, aim: Aim, policies: list[Object]) -> str:
@@ -129,29 +137,3 @@ async def _policy_obstacle(cluster: Reader, route: Object, rule: str | None, aim
                     "users and the cohort: attach it to the whole HTTPRoute"
                 )
     return ""
-
-
-async def _features(cluster: Reader, route: Object) -> frozenset[str]:
-    """What all gateways of the route support; empty if one does not tell, or must not be asked."""
-    here = route["metadata"]["namespace"]
-    found = [
-        await _features_of(cluster, each.get("namespace") or here, each["name"])
-        for each in route["spec"].get("parentRefs", [])
-        if each.get("kind", "Gateway") == "Gateway"
-    ]
-    return frozenset.intersection(*found) if found and all(found) else frozenset()
-
-
-async def _features_of(cluster: Reader, namespace: str, name: str) -> frozenset[str]:
-    try:
-        gateway = await cluster.get(GATEWAYS, namespace, name)
-        classes = await cluster.list(GATEWAY_CLASSES)
-    except (NotFound, Refused):
-        return frozenset()
-    kind = gateway["spec"]["gatewayClassName"]
-    return frozenset(
-        feature["name"]
-        for each in classes
-        if each["metadata"]["name"] == kind
-        for feature in each.get("status", {}).get("supportedFeatures") or []
-    )

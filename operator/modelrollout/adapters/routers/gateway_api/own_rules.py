@@ -2,8 +2,9 @@
 Pure: rules of our own beside the user's rule, for users whom a weight does not decide about.
 
 The cohort's rule has the user's matches and one more header, or cookie: more specific matches
-win. The sticky rule matches the buckets below the weight. Both lead to the candidate alone, and
-have all else of the user's rule: filters, timeouts, retries.
+win. The sticky rule matches the buckets below the weight. Both lead to the candidate alone. Where
+buckets are cookies, users without one are drawn in the user's rule, and a rule that leads to
+stable keeps those who are there. All have all else of the user's rule: filters, timeouts, retries.
 
 A rule that is new has an Envoy cluster that is new, and a rule that goes takes its cluster with
 it. So a rule is asleep at first, and again at last: it is on the route, with a match that nobody
@@ -17,7 +18,7 @@ import re
 from collections.abc import Collection
 
 from modelrollout.adapters.cluster import Object
-from modelrollout.adapters.routers.gateway_api import buckets
+from modelrollout.adapters.routers.gateway_api import buckets, cookies
 from modelrollout.adapters.routers.gateway_api.backends import backend_ref
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core.plan import Traffic
@@ -40,9 +41,14 @@ def sticky_rule(rollout: str) -> str:
     return f"modelrollout-{rollout}-sticky"
 
 
-def names_of(rollout: str) -> tuple[str, str]:
+def kept_rule(rollout: str) -> str:
+    """The name of the rule for stable's buckets, where they are cookies."""
+    return f"modelrollout-{rollout}-kept"
+
+
+def names_of(rollout: str) -> tuple[str, str, str]:
     """The names of all rules of a rollout."""
-    return cohort_rule(rollout), sticky_rule(rollout)
+    return cohort_rule(rollout), sticky_rule(rollout), kept_rule(rollout)
 
 
 # --- what they are to be ------------------------------------------------------------------
@@ -52,10 +58,14 @@ def wanted_rules(rule: Object, traffic: Traffic, rollout: str) -> list[Object]:
     """The rules beside the user's rule while the candidate has weight, awake."""
     if traffic.candidate is None:
         return []
-    service = traffic.candidate.service
+    candidate, stable = traffic.candidate.service, traffic.stable.service
+    # Those who are kept at stable get what the user's rule says of it, to the letter.
+    given = next((each for each in rule.get("backendRefs", []) if each["name"] == stable), None)
     found = []
     for name, heads in _heads(traffic, rollout):
-        refs = [backend_ref(None, service, 1, traffic)]
+        is_kept = name == kept_rule(rollout)
+        ref = backend_ref(given if is_kept else None, stable if is_kept else candidate, 1, traffic)
+        refs = [ref]
         matches = [
             {**match, "headers": [*match.get("headers", []), *head]}
             for match in rule.get("matches", EVERYTHING)
@@ -68,6 +78,14 @@ def wanted_rules(rule: Object, traffic: Traffic, rollout: str) -> list[Object]:
 
 def _heads(traffic: Traffic, rollout: str) -> list[tuple[str, list[list[Object]]]]:
     """By rule: the header matches, any list of which is enough."""
+    if traffic.cookie is not None:
+        # With as many headers as the others, the cohort goes first by its place: it is always there.
+        members = [[_member(each)] for each in traffic.cohort] or [[NOBODY]]
+        return [
+            (cohort_rule(rollout), members),
+            (sticky_rule(rollout), [[cookies.of_candidate(traffic.cookie, traffic.weight)]]),
+            (kept_rule(rollout), [[cookies.of_stable(traffic.cookie, traffic.weight)]]),
+        ]
     found = []
     # With buckets the cohort matches one header more than the sticky rule: it goes first.
     also = [_bucket(buckets.ANY)] if traffic.sticky is not None else []
@@ -86,12 +104,7 @@ def _member(member: api.CohortMember) -> Object:
     if member.header is not None:
         return {"type": "Exact", "name": member.header, "value": member.value}
     assert member.cookie is not None
-    pair = f"{re.escape(member.cookie)}={re.escape(member.value)}"
-    return {
-        "type": "RegularExpression",
-        "name": "cookie",
-        "value": f"(?:.*;)? *{pair} *(?:;.*)?",
-    }
+    return cookies.matching(f"{re.escape(member.cookie)}={re.escape(member.value)}")
 
 
 # --- from write to write ------------------------------------------------------------------
@@ -100,6 +113,15 @@ def _member(member: api.CohortMember) -> Object:
 def is_awake(rule: Object) -> bool:
     """Whether somebody can match it."""
     return any(NOBODY not in match.get("headers", []) for match in rule.get("matches", EVERYTHING))
+
+
+def has_hash(rule: Object) -> bool:
+    """Whether it matches buckets that are hashed."""
+    return any(
+        header["name"] == buckets.HEADER
+        for match in rule.get("matches", EVERYTHING)
+        for header in match.get("headers", [])
+    )
 
 
 def asleep(rule: Object) -> Object:

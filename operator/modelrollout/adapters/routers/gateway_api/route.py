@@ -8,11 +8,12 @@ whole.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from modelrollout.adapters.cluster import FIELD_MANAGER, HTTP_ROUTES, Object, owner_of
-from modelrollout.adapters.routers.gateway_api import backends, mirror, own_rules
+from modelrollout.adapters.routers.gateway_api import backends, cookies, mirror, own_rules
 from modelrollout.adapters.routers.gateway_api.buckets import Stage
 from modelrollout.api import v1alpha1 as api
 from modelrollout.core import shares
@@ -27,6 +28,10 @@ PROPAGATION_SECONDS = 2.0
 """Between two writes: the gateway says that it has taken up a route before its proxy has. At
 least a second, as the API server keeps the time of a write in whole seconds."""
 PATIENCE_SECONDS = 5.0
+CANDIDATE_PLACE = 1
+"""In the user's rule, behind stable's first."""
+UNSUPPORTED = "UnsupportedValue"
+"""The reason of a gateway that does not know a type of match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,7 @@ def effective(traffic: Traffic) -> Traffic:
     """At 100 % all users get the candidate: there is nobody to be told apart any more."""
     if traffic.weight < api.FULL_WEIGHT:
         return traffic
-    return replace(traffic, sticky=None, cohort=())
+    return replace(traffic, sticky=None, cookie=None, cohort=())
 
 
 def at_rest(traffic: Traffic) -> Traffic:
@@ -64,6 +69,7 @@ def at_rest(traffic: Traffic) -> Traffic:
         weight=0,
         retired=(*traffic.retired, *candidate),
         sticky=None,
+        cookie=None,
         cohort=(),
         mirror=None,
     )
@@ -119,15 +125,15 @@ class _Place:
         index = rule_index(route, aim.rule, aim.rollout)
         rules = route["spec"]["rules"]
         names = own_rules.names_of(aim.rollout)
-        is_sticky = aim.traffic.sticky is not None
+        # Who has no bucket below the weight gets stable: the user's rule needs no weights.
+        is_bare = aim.traffic.sticky is not None or aim.buckets is Stage.REFUSED
         return cls(
             route=route,
             aim=aim,
             index=index,
             rule=rules[index],
             own=[each for each in rules if each.get("name") in names],
-            # Who has no bucket below the weight gets stable: the user's rule needs no weights.
-            traffic=at_rest(aim.traffic) if is_sticky else aim.traffic,
+            traffic=at_rest(aim.traffic) if is_bare else aim.traffic,
         )
 
     @property
@@ -216,7 +222,9 @@ def as_managed(rollout: Rollout, live: Object, traffic: Traffic) -> Object:
     names = own_rules.names_of(rollout.name)
     rules = live["spec"].get("rules") or [{}]
     refs = [
-        backends.backend_ref(None, each["name"], each.get("weight", 1), traffic)
+        backends.backend_ref(
+            None, each["name"], each.get("weight", 1), traffic, backends.cookie_of(each)
+        )
         for each in rules[0].get("backendRefs", [])
     ]
     own = [each for each in rules[1:] if each.get("name") in names]
@@ -308,6 +316,19 @@ def acceptance(route: Object) -> tuple[bool, str]:
     return True, ""
 
 
+def unsupported(route: Object) -> str:
+    """What a gateway says that does not know matches by regular expressions; empty if none does."""
+    for parent in route.get("status", {}).get("parents", []):
+        for each in parent.get("conditions", []):
+            is_bad = (each["type"], each["status"]) in {
+                ("Accepted", "False"),
+                ("PartiallyInvalid", "True"),
+            }
+            if is_bad and each.get("reason") == UNSUPPORTED:
+                return _said(each)
+    return ""
+
+
 def _said(condition: Object) -> str:
     kind, status, reason = condition["type"], condition["status"], condition["reason"]
     return f"the gateway says {kind}={status}, {reason}: {condition.get('message', '')}"
@@ -364,14 +385,17 @@ def split_of(route: Object, aim: Aim) -> Split | None:
     How Envoy Gateway names the clusters of the two versions' randomised requests.
 
     None without stable's. With buckets the candidate's is that of the sticky rule; the cohort's
-    requests are in neither, but apart. A candidate that is not on the route yet has a name that no cluster
-    has.
+    requests are in neither, but apart. Where buckets are cookies, first visits are in the user's
+    rule and all others in a rule of ours for each version. A candidate that is not on the route yet
+    has a name that no cluster has.
     """
     index = rule_index(route, aim.rule, aim.rollout)
     stable, candidate = aim.traffic.stable.service, aim.traffic.candidate
     cluster = _cluster(route, index, stable)
     if cluster is None:
         return None
+    if candidate is not None and aim.traffic.cookie is not None:
+        return _split_by_cookies(route, aim, index, candidate.service)
     if candidate is not None and aim.traffic.sticky is not None:
         index = _own_index(route, own_rules.sticky_rule(aim.rollout))
     other = _cluster(route, index, candidate.service) if candidate is not None else None
@@ -380,6 +404,30 @@ def split_of(route: Object, aim: Aim) -> Split | None:
         candidate=_matchers(other or _no_cluster(route)),
         cohort=_of_cohort(route, aim),
     )
+
+
+def _split_by_cookies(route: Object, aim: Aim, index: int, candidate: str) -> Split:
+    """The places that stable's buckets have had and will have are the same in all steps."""
+    refs = route["spec"]["rules"][index].get("backendRefs", [])
+    names = [each.get("name") for each in refs]
+    drawn = names.index(candidate) if candidate in names else CANDIDATE_PLACE
+    others = "|".join(str(each) for each in range(cookies.MAX_BUCKETS) if each != drawn)
+    kept = _own_index(route, own_rules.kept_rule(aim.rollout))
+    sticky = _own_index(route, own_rules.sticky_rule(aim.rollout))
+    if kept == sticky:
+        # Neither is there yet.
+        kept, sticky = kept + 2, sticky + 1
+    return Split(
+        stable=_among(route, f"{index}/backend/(?:{others})", f"{kept}/backend/0"),
+        candidate=_among(route, f"{index}/backend/{drawn}", f"{sticky}/backend/0"),
+        cohort=_of_cohort(route, aim),
+    )
+
+
+def _among(route: Object, *places: str) -> tuple[Matcher, ...]:
+    """Clusters of rules of the route, by regular expressions of their places."""
+    value = f"{re.escape(_prefix(route))}/rule/(?:{'|'.join(places)})"
+    return (Matcher(label="envoy_cluster_name", operator=api.LabelOperator.MATCHES, value=value),)
 
 
 def _of_cohort(route: Object, aim: Aim) -> tuple[Matcher, ...]:

@@ -14,9 +14,10 @@ from modelrollout.adapters.cluster import (
     Resource,
     owner_of,
 )
-from modelrollout.adapters.routers.gateway_api import buckets, own_rules
+from modelrollout.adapters.routers.gateway_api import buckets, cookies, own_rules
 from modelrollout.adapters.routers.gateway_api.buckets import Answer, Stage
-from modelrollout.adapters.routers.gateway_api.obstacles import Reader, obstacle, policies_of
+from modelrollout.adapters.routers.gateway_api.gateways import Reader, in_their_way
+from modelrollout.adapters.routers.gateway_api.obstacles import obstacle, policies_of
 from modelrollout.adapters.routers.gateway_api.route import (
     MANAGED_RULE,
     PROPAGATION_SECONDS,
@@ -34,6 +35,7 @@ from modelrollout.adapters.routers.gateway_api.route import (
     next_write,
     seconds_since_written,
     split_of,
+    unsupported,
     version_of,
 )
 from modelrollout.api import v1alpha1 as api
@@ -41,7 +43,7 @@ from modelrollout.api.conditions import Reason
 from modelrollout.core.evidence import Split
 from modelrollout.core.observation import Problem, Rollout, Route
 from modelrollout.core.plan import COMPARATOR_PORT, Backend, Mirror, Traffic, comparator_of
-from modelrollout.core.steps import steps_of
+from modelrollout.core.steps import steps_of, weights_of
 from modelrollout.errors import Conflict, NotFound, RouterRefused
 
 
@@ -124,8 +126,13 @@ class GatewayAPIRouter:
             route = Route(in_sync=False, accepted=False, message=said, version=version)
             return View(route=route, split=split)
         accepted, message = self._acceptance(seen)
-        version = version_of(live)
-        route = Route(in_sync=in_sync, accepted=accepted, message=message, version=version)
+        route = Route(
+            in_sync=in_sync,
+            accepted=accepted,
+            message=message,
+            sticky_by=_sticky_by(seen.aim.traffic),
+            version=version_of(live),
+        )
         return View(route=route, split=split)
 
     async def set_traffic(
@@ -176,7 +183,8 @@ class GatewayAPIRouter:
             route = as_managed(rollout, live, traffic)
         aim = Aim(rollout=rollout.name, rule=rule, traffic=effective(traffic))
         policies = await self._policies(rollout, aim, route)
-        said, waits = await obstacle(self._cluster, route, aim, policies), ""
+        aim, said = await self._possible(route, aim, policies)
+        waits = ""
         if said:
             aim = replace(aim, traffic=at_rest(aim.traffic))
         if aim.traffic.mirror and not await self._is_served(rollout, aim.traffic.mirror):
@@ -184,9 +192,10 @@ class GatewayAPIRouter:
             aim = replace(aim, traffic=replace(aim.traffic, mirror=None))
         policy = buckets.own_policy(policies or [], rollout.name)
         wanted = _wanted_policies(rollout, aim, route)
-        answer = self._answer(policy, wanted, len(route["spec"].get("parentRefs", [])))
+        answer = self._answer(aim, policy, wanted, live)
         if answer.stage is Stage.REFUSED:
-            waits = buckets.refusal(rollout.name, answer.message)
+            refusal = cookies.refusal if wanted is None else buckets.refusal
+            waits = refusal(rollout.name, answer.message)
         if answer.stage is not aim.buckets:
             aim = replace(aim, buckets=answer.stage)
         return _Seen(
@@ -219,10 +228,12 @@ class GatewayAPIRouter:
         if not traffic.is_rest or service == traffic.stable.service:
             return ""
         has_mirror = any(each.mirror for each in steps_of(rollout.spec.strategy))
+        weights = weights_of(rollout.spec.strategy)
         future = replace(
             seen.aim.traffic,
             candidate=Backend(service=service, label=""),
-            weight=1,
+            weight=min(weights, default=1),
+            weights=weights,
             sticky=rollout.spec.traffic.sticky,
             cohort=rollout.spec.traffic.cohort,
             mirror=Mirror(service=comparator_of(rollout.name), port=COMPARATOR_PORT, percent=1)
@@ -231,17 +242,30 @@ class GatewayAPIRouter:
         )
         aim = replace(seen.aim, traffic=future)
         policies = await self._policies(rollout, aim, seen.route)
-        return await obstacle(self._cluster, seen.route, aim, policies)
+        _, said = await self._possible(seen.route, aim, policies)
+        return said
+
+    async def _possible(
+        self, route: Object, aim: Aim, policies: list[Object] | None
+    ) -> tuple[Aim, str]:
+        """The aim in the way that the route's gateways have, and why it cannot be had, if so."""
+        traffic, said = await in_their_way(self._cluster, route, aim.rollout, aim.traffic)
+        aim = replace(aim, traffic=traffic)
+        return aim, said or await obstacle(self._cluster, route, aim, policies)
 
     def _answer(
-        self, policy: Object | None, wanted: tuple[Object, Object] | None, parents: int
+        self,
+        aim: Aim,
+        policy: Object | None,
+        wanted: tuple[Object, Object] | None,
+        live: Object,
     ) -> Answer:
-        """How far the gateway is with the policy on the user's rule."""
+        """How far the gateway is with what users' buckets need."""
         if wanted is None:
-            return Answer(stage=Stage.UNNEEDED)
+            return _answer_to_cookies(aim, live)
         if policy is None:
             return Answer(stage=Stage.PENDING)
-        found = buckets.answer(policy, parents)
+        found = buckets.answer(policy, len(live["spec"].get("parentRefs", [])))
         if found.stage is not Stage.IN_FORCE:
             return found
         is_old = seconds_since_written(policy, self._clock()) >= PROPAGATION_SECONDS
@@ -331,6 +355,20 @@ def _foreign(name: str) -> str:
     )
 
 
+def _sticky_by(traffic: Traffic) -> api.StickyBy | None:
+    if traffic.cookie is not None:
+        return api.StickyBy.COOKIE
+    return api.StickyBy.HASH if traffic.sticky is not None else None
+
+
+def _answer_to_cookies(aim: Aim, live: Object) -> Answer:
+    """Refused by a gateway that does not know the matches of our rules, as far as it has said."""
+    names = own_rules.names_of(aim.rollout)
+    has_rules = any(each.get("name") in names for each in live["spec"]["rules"])
+    said = unsupported(live) if aim.traffic.cookie is not None and has_rules else ""
+    return Answer(stage=Stage.REFUSED, message=said) if said else Answer(stage=Stage.UNNEEDED)
+
+
 def _all_ours(traffic: Traffic, live: Object) -> Traffic:
     """In a managed route whatever is not a version of now was one before, or is nobody's."""
     rules = live["spec"].get("rules") or [{}]
@@ -366,7 +404,7 @@ def _policy_write(seen: _Seen) -> Object | None:
     own = [each for each in seen.route["spec"]["rules"] if each.get("name") in names]
     policy = seen.policy
     if seen.wanted_policies is None:
-        is_relied_on = any(map(own_rules.is_awake, own))
+        is_relied_on = any(own_rules.is_awake(each) and own_rules.has_hash(each) for each in own)
         return {} if policy is not None and not is_relied_on else None
     probe, whole = seen.wanted_policies
     if own_rules.sticky_rule(seen.aim.rollout) not in [each["name"] for each in own]:
