@@ -90,7 +90,10 @@ def fleet() -> Json:
                     )
                 },
             ),
-            series("Leaders (1 is right)", {"leaders": "sum(modelrollout_leader)"}),
+            series(
+                "Leaders (1 for each shard is right)",
+                {"leaders {{shard}}": "sum by (shard) (modelrollout_leader)"},
+            ),
             series(
                 "Calls that failed",
                 {

@@ -53,6 +53,17 @@ async def apply(
         await _set_finalizers(body, rest, world)
 
 
+async def let_go(body: Object, world: World) -> None:
+    """Tell that an object is another operator's now. What it needs to go on is in status."""
+    message = (
+        f"its labels no longer match {world.shard.text}, the shard of this operator: the operator"
+        " whose shard selector they match goes on from status"
+    )
+    note = Note(severity=Severity.NORMAL, reason="HandedOver", message=message)
+    meta = body["metadata"]
+    await _write_event(note, (meta["namespace"], meta["name"]), meta["uid"], world)
+
+
 def _put_on_record(record: Record, world: World) -> None:
     telemetry.AUDIT.info("%s", record.line)
     for listener in world.listeners:
@@ -189,20 +200,26 @@ def _annotation(name: str) -> str:
 
 
 async def _tell(note: Note, rollout: Rollout, world: World) -> None:
-    """An Event. Losing one is not worth failing a pass that has done everything it speaks of."""
+    await _write_event(note, (rollout.namespace, rollout.name), rollout.uid, world)
+
+
+async def _write_event(note: Note, key: tuple[str, str], uid: str, world: World) -> None:
+    """Losing one is not worth failing a pass that has done everything it speaks of."""
+    namespace, name = key
+    names = {"namespace": namespace, "rollout": name}
     said = fields.shown(note.message)
-    LOG.info(said, extra={**_names(rollout), "reason": note.reason})
+    LOG.info(said, extra={**names, "reason": note.reason})
     telemetry.NOTES.labels(note.reason).inc()
     body = {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{rollout.name[:200]}-", "namespace": rollout.namespace},
+        "metadata": {"generateName": f"{name[:200]}-", "namespace": namespace},
         "regarding": {
             "apiVersion": api.API_VERSION,
             "kind": api.KIND,
-            "namespace": rollout.namespace,
-            "name": rollout.name,
-            "uid": rollout.uid,
+            "namespace": namespace,
+            "name": name,
+            "uid": uid,
         },
         "type": note.severity,
         "reason": note.reason,
@@ -210,9 +227,15 @@ async def _tell(note: Note, rollout: Rollout, world: World) -> None:
         "action": note.reason,
         "eventTime": as_time(world.clock())[:-1] + "000Z",
         "reportingController": f"{api.GROUP}/operator",
-        "reportingInstance": "modelrollout-operator",
+        "reportingInstance": _instance(world),
     }
     try:
-        await world.cluster.create(EVENTS, rollout.namespace, body)
+        await world.cluster.create(EVENTS, namespace, body)
     except (NotFound, RolloutError) as error:
-        LOG.warning("event lost: %s", error, extra=_names(rollout))
+        LOG.warning("event lost: %s", error, extra=names)
+
+
+def _instance(world: World) -> str:
+    """Which of several operators tells something; 128 characters are the most that an Event has."""
+    shard = f", {world.shard.text}" if world.shard.text else ""
+    return f"modelrollout-operator{shard}"[:128]

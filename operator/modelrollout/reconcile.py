@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from modelrollout import telemetry
 from modelrollout.adapters.cluster import DEPLOYMENTS, HTTP_ROUTES, ROLLOUTS
-from modelrollout.apply import apply
+from modelrollout.apply import apply, let_go
 from modelrollout.core.decide import decide
 from modelrollout.core.observation import Rollout
 from modelrollout.errors import NotFound
@@ -34,6 +34,11 @@ async def reconcile(key: Key, world: World) -> Pass:
     try:
         body = await world.cluster.get(ROLLOUTS, *key)
     except NotFound:
+        telemetry.forget(*key)
+        world.drafts.forget(key)
+        return NOTHING_LEFT
+    if not world.shard.selects(body):
+        await let_go(body, world)
         telemetry.forget(*key)
         world.drafts.forget(key)
         return NOTHING_LEFT

@@ -7,10 +7,14 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from modelrollout import selector
+from modelrollout.selector import Selector
 
 DECISIONS = frozenset(
     {
@@ -23,6 +27,10 @@ DECISIONS = frozenset(
 """What can be decided, by the words of its Events; a test holds them to the page of operations."""
 
 
+ASKED = frozenset({"query", "time", "timeout", "match_target", "metric"})
+"""Parameters of the questions themselves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A Prometheus. Only the administrator says where: no namespaced object holds a URL."""
@@ -31,6 +39,8 @@ class Provider:
     bearer_token_file: str | None = None
     ca_file: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Added to each question: what servers of this kind understand beyond Prometheus."""
     gateway_labels: Mapping[str, str] = field(default_factory=dict)
     """What the series of the gateway's own proxies have, and no tenant's can."""
     timeout_seconds: float = 5.0
@@ -78,6 +88,8 @@ class Settings:
     webhooks: Mapping[str, Webhook]
     namespaces: tuple[str, ...]
     """Empty: the whole cluster."""
+    shard: Selector
+    """The ModelRollouts in there that are this operator's."""
     lease_name: str
     lease_namespace: str
     identity: str
@@ -93,18 +105,28 @@ class Settings:
     """The course of each rollout, in a ConfigMap beside it."""
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from MODELROLLOUT_* variables; ValueError names what is wrong and the remedy."""
+def from_environment(
+    environment: Mapping[str, str] = os.environ, *, shard_selector: str | None = None
+) -> Settings:
+    """
+    Settings from MODELROLLOUT_* variables; ValueError names what is wrong and the remedy.
+
+    A selector that is given wins over the variable.
+    """
 
     def get(name: str, default: str) -> str:
         return environment.get(f"MODELROLLOUT_{name}", default)
 
     webhooks = get("WEBHOOKS", "")
+    if shard_selector is None:
+        shard_selector = get("SHARD_SELECTOR", "")
+    shard = _shard(shard_selector)
     return Settings(
         providers=_providers(Path(get("PROVIDERS", "/etc/modelrollout/providers.yaml"))),
         webhooks=_webhooks(Path(webhooks)) if webhooks else {},
         namespaces=tuple(each.strip() for each in get("NAMESPACES", "").split(",") if each.strip()),
-        lease_name=get("LEASE_NAME", "modelrollout-operator"),
+        shard=shard,
+        lease_name=get("LEASE_NAME", _lease_of(shard)),
         lease_namespace=get("LEASE_NAMESPACE", "modelrollout-system"),
         identity=get("IDENTITY", socket.gethostname()),
         image=get("IMAGE", "modelrollout"),
@@ -115,6 +137,20 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         runs_comparators=_true_or_false("SHADOW", get("SHADOW", "true")),
         keeps_traces=_true_or_false("TRACES", get("TRACES", "true")),
     )
+
+
+def _shard(text: str) -> Selector:
+    try:
+        return selector.parsed(text)
+    except ValueError as error:
+        raise ValueError(f"MODELROLLOUT_SHARD_SELECTOR: {error}") from error
+
+
+def _lease_of(shard: Selector) -> str:
+    """Operators of different shards do not stand by for each other."""
+    if not shard.text:
+        return "modelrollout-operator"
+    return f"modelrollout-operator-{sha256(shard.text.encode()).hexdigest()[:8]}"
 
 
 def _positive(name: str, text: str) -> int:
@@ -163,6 +199,7 @@ def _provider(path: Path, name: str, given: object) -> Provider:
         "bearerTokenFile": "bearer_token_file",
         "caFile": "ca_file",
         "headers": "headers",
+        "parameters": "parameters",
         "gatewayLabels": "gateway_labels",
         "timeoutSeconds": "timeout_seconds",
     }
@@ -173,6 +210,10 @@ def _provider(path: Path, name: str, given: object) -> Provider:
         raise ValueError(f"{where}: bearerTokenFile must be a path")
     if not _is_text_by_name(provider.headers):
         raise ValueError(f"{where}: headers must map names to strings")
+    if not _is_text_by_name(provider.parameters):
+        raise ValueError(f"{where}: parameters must map names to strings")
+    if taken := sorted(ASKED & set(provider.parameters)):
+        raise ValueError(f"{where}: parameters has {', '.join(taken)}, which the operator sets")
     if not _is_text_by_name(provider.gateway_labels):
         raise ValueError(f"{where}: gatewayLabels must map names of labels to strings")
     return provider

@@ -8,10 +8,11 @@ come to an end: a Prometheus or an API server that is away is no reason to be re
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -43,6 +44,11 @@ PASS_SECONDS = Histogram(
     "Duration of one pass over one ModelRollout.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+LATE_SECONDS = Histogram(
+    "modelrollout_late_seconds",
+    "How long after it was due a pass began; those that have no cause are never due.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 PASS_FAILURES = Counter("modelrollout_pass_failures_total", "Passes that ended in an error.")
 ROUTE_WRITES = Counter("modelrollout_route_writes_total", "Writes of weights to a route.")
 NOTIFICATIONS = Counter(
@@ -56,13 +62,16 @@ CALLS = Counter(
     "Calls of other servers: answered, or failed (unreachable, refused, in error).",
     ["server", "outcome"],
 )
-LEADER = Gauge("modelrollout_leader", "1 while this process holds the Lease.")
+LEADER = Gauge(
+    "modelrollout_leader", "1 while this process holds the Lease of its shard.", ["shard"]
+)
 BUILD = Gauge("modelrollout_build_info", "1 for the version that runs.", ["version"])
 AUDIT = logging.getLogger("modelrollout.audit")
 
 _ROLLOUT = ("namespace", "name")
 _GUARDRAIL = (*_ROLLOUT, "guardrail")
 OF_A_ROLLOUT = {
+    "other_shard": ("1 for each that is not of this operator's shard, as it saw last.", _ROLLOUT),
     "phase": ("1 for the present phase.", (*_ROLLOUT, "phase")),
     "condition": (
         "1 for each condition as it is, with its reason.",
@@ -84,7 +93,12 @@ OF_A_ROLLOUT = {
 }
 """Text and labels of what is told of each ModelRollout, by the name behind `modelrollout_`."""
 
-_statuses: dict[tuple[str, str], api.ModelRolloutStatus] = {}
+_Sample = tuple[str, tuple[str, ...], float]
+"""Name, labels behind those of the ModelRollout, and value."""
+
+_statuses: dict[tuple[str, str], tuple[_Sample, ...]] = {}
+"""What is told of each; a tenth of what its status would take."""
+_others: frozenset[tuple[str, str]] = frozenset()
 _running: dict[tuple[str, str], float] = {}
 
 
@@ -108,8 +122,8 @@ def running(namespace: str, name: str) -> Iterator[None]:
 
 
 def shown(namespace: str, name: str, status: api.ModelRolloutStatus) -> None:
-    """What a ModelRollout is at now. Its evidence so far is much, and not told here."""
-    _statuses[namespace, name] = status.model_copy(update={"checkpoint": (), "history": ()})
+    """What a ModelRollout is at now."""
+    _statuses[namespace, name] = tuple(_samples(status))
 
 
 def forget(namespace: str, name: str) -> None:
@@ -117,8 +131,14 @@ def forget(namespace: str, name: str) -> None:
     _statuses.pop((namespace, name), None)
 
 
+def others(keys: Iterable[tuple[str, str]]) -> None:
+    """The ModelRollouts that another operator should take care of."""
+    global _others  # noqa: PLW0603  # like the statuses, it is the process'
+    _others = frozenset(keys)
+
+
 class Rollouts(Collector):
-    """The metrics of all ModelRollouts, made from their last status when they are asked for."""
+    """The metrics of all ModelRollouts, as their last passes left them."""
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """What there may be."""
@@ -127,13 +147,12 @@ class Rollouts(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """What there is."""
         families = _families()
-        for key, status in list(_statuses.items()):
-            for name, labels, value in _samples(status):
+        for key, told in list(_statuses.items()):
+            for name, labels, value in told:
                 families[name].add_metric((*key, *labels), value)
+        for key in _others:
+            families["other_shard"].add_metric(key, 1)
         yield from families.values()
-
-
-_Sample = tuple[str, tuple[str, ...], float]
 
 
 def _families() -> dict[str, GaugeMetricFamily]:
@@ -144,7 +163,6 @@ def _families() -> dict[str, GaugeMetricFamily]:
 
 
 def _samples(status: api.ModelRolloutStatus) -> Iterator[_Sample]:
-    """Name, labels behind those of the ModelRollout, and value."""
     yield "phase", (status.phase,), 1
     for each in status.conditions:
         yield "condition", (each.type, each.status, each.reason), 1
@@ -239,5 +257,7 @@ async def _readyz(_: web.Request) -> web.Response:
 
 
 async def _metrics(_: web.Request) -> web.Response:
+    """A page of thousands of ModelRollouts takes a second to write: passes go on meanwhile."""
+    body = await asyncio.to_thread(generate_latest)
     content = CONTENT_TYPE_LATEST.split(";", maxsplit=1)[0]
-    return web.Response(body=generate_latest(), content_type=content, charset="utf-8")
+    return web.Response(body=body, content_type=content, charset="utf-8")

@@ -15,6 +15,7 @@ from modelrollout.core.evidence import Grid, Histogram, Query, Reading
 from modelrollout.core.observation import CheckResult, Comparator, Observation, Rollout
 from modelrollout.core.plan import Plan, Traffic
 from modelrollout.drafts import Drafts
+from modelrollout.selector import EVERYTHING, Selector
 
 T = TypeVar("T")
 
@@ -127,6 +128,8 @@ class World:
     checker: Checker
     clock: Callable[[], float]
     """Unix seconds."""
+    shard: Selector = EVERYTHING
+    """The ModelRollouts that are this operator's."""
     listeners: Sequence[Listener] = ()
     recorder: Recorder | None = None
     drafts: Drafts = field(default_factory=Drafts)

@@ -71,6 +71,67 @@ OF_THE_OPERATOR = {
         ],
         {},
     ),
+    "each of its own shard leads": (
+        [
+            {
+                "series": f'modelrollout_leader{{job="operator",namespace="system",shard="{each}"}}',
+                "values": "1x60",
+            }
+            for each in "ab"
+        ],
+        {},
+    ),
+    "nobody leads in one of two shards": (
+        [
+            {"series": 'modelrollout_leader{shard="a"}', "values": "1x60"},
+            {"series": 'modelrollout_leader{shard="b",pod="b-1"}', "values": "0x60"},
+            {"series": 'modelrollout_leader{shard="b",pod="b-2"}', "values": "0x60"},
+        ],
+        {"ModelRolloutOperatorDown": {"shard": "b"}},
+    ),
+    "a rollout is of two shards": (
+        [
+            *LEADER,
+            *(
+                {
+                    "series": f'modelrollout_phase{{namespace="shop",name="ranker",phase="{phase}",pod="{pod}"}}',
+                    "values": "1x60",
+                }
+                for pod, phase in (("a", "Promoted"), ("b", "Paused"))
+            ),
+        ],
+        {"ModelRolloutOfTwoShards": SHOP},
+    ),
+    "each rollout is of one of two shards": (
+        [
+            *LEADER,
+            *(
+                {
+                    "series": f'modelrollout_{metric}{{namespace="shop",name="{name}",{rest}}}',
+                    "values": "1x60",
+                }
+                for name, ours, other in (("ranker", "a", "b"), ("searcher", "b", "a"))
+                for metric, rest in (
+                    ("phase", f'phase="Promoted",pod="{ours}"'),
+                    ("other_shard", f'pod="{other}"'),
+                )
+            ),
+        ],
+        {},
+    ),
+    "a rollout is of no shard": (
+        [
+            *LEADER,
+            *(
+                {
+                    "series": f'modelrollout_other_shard{{namespace="shop",name="ranker",pod="{pod}"}}',
+                    "values": "1x60",
+                }
+                for pod in "ab"
+            ),
+        ],
+        {"ModelRolloutOfNoShard": SHOP},
+    ),
     "all calls of Prometheus fail": (
         [
             *LEADER,

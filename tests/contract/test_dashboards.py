@@ -53,7 +53,7 @@ def prometheus(tmp_path_factory):
         process.setattr(telemetry, "_statuses", {})
         for place, walk in WALKS.items():
             telemetry.shown("shop", place, walk().status)
-        telemetry.LEADER.set(1)
+        telemetry.LEADER.labels("").set(1)
         running = Server(directory, [])
         running.targets = 1
         (directory / "prometheus.yml").write_text(SCRAPE.format(port=served.port))
@@ -64,7 +64,7 @@ def prometheus(tmp_path_factory):
             time.sleep(0.2)
         yield running
         running.stop()
-    telemetry.LEADER.set(0)
+    telemetry.LEADER.labels("").set(0)
 
 
 def asked(prometheus, query):

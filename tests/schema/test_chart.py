@@ -15,6 +15,7 @@ import yaml
 from modelrollout import __version__
 from modelrollout.adapters.cluster import COMPARATOR_RBAC, JOB_CHECK_RBAC, LEASE_RBAC, RBAC
 from modelrollout.core.observation import Verb
+from modelrollout.selector import parsed
 from modelrollout.settings import (
     Audience,
     Provider,
@@ -297,6 +298,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
             "bearerTokenFile": "/etc/modelrollout/prometheus/token",
             "caFile": "/etc/modelrollout/prometheus/ca.crt",
             "headers": {"X-Scope-OrgID": "models"},
+            "parameters": {"partial_response": "false"},
             "gatewayLabels": {"namespace": "gateways"},
             "timeoutSeconds": 2.5,
         },
@@ -318,7 +320,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
         },
     }
     values = TWO | {"port": 9090, "workers": 4, "sweepSeconds": 60, "traces": False}
-    values |= {"shadow": {"enabled": False}}
+    values |= {"shadow": {"enabled": False}, "shardSelector": "tier=gold"}
 
     found = read(render(values | {"providers": providers, "webhooks": webhooks}), tmp_path)
 
@@ -330,6 +332,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
                 bearer_token_file="/etc/modelrollout/prometheus/token",  # noqa: S106  # a path
                 ca_file="/etc/modelrollout/prometheus/ca.crt",
                 headers={"X-Scope-OrgID": "models"},
+                parameters={"partial_response": "false"},
                 gateway_labels={"namespace": "gateways"},
                 timeout_seconds=2.5,
             ),
@@ -353,6 +356,7 @@ def test_the_operator_understands_what_the_chart_tells_it(render, tmp_path):
         image=f"modelrollout-operator:{__version__}",
         image_pull_policy="IfNotPresent",
         namespaces=("shop", "bank"),
+        shard=parsed("tier=gold"),
         lease_name="modelrollout-operator",
         lease_namespace="metadata.namespace",
         identity="metadata.name",
@@ -417,6 +421,48 @@ def test_a_changed_provider_or_web_hook_starts_the_pods_anew_and_nothing_else_do
     assert pod_of(render())["metadata"] != pod_of(render(changed))["metadata"]
     assert pod_of(render())["metadata"] != pod_of(render(told))["metadata"]
     assert pod_of(render())["metadata"] == pod_of(render({"replicas": 3}))["metadata"]
+
+
+SHARDS = (
+    "",
+    "modelrollout.dev/shard=a",
+    "!modelrollout.dev/shard",
+    " tier in (gold, silver) , team!=shop,zone notin (a),x ",
+    "tier==",
+    "tier gold",
+    "tier=gold,",
+    "tier in ()",
+    "tier>3",
+    "a..b/tier",
+    "Team/tier",
+    "tier=" + "g" * 64,
+)
+
+
+@pytest.mark.parametrize("selector", SHARDS)
+def test_a_shard_selector_is_refused_by_the_chart_as_by_the_operator(selector, helm, tmp_path):
+    command = ["template", "modelrollout", str(CHART), "--namespace", NAMESPACE]
+    done = helm(*command, "--values", "-", stdin=json.dumps({"shardSelector": selector}))
+    try:
+        wanted = parsed(selector)
+    except ValueError:
+        assert done.returncode != 0
+        said = f"shardSelector {json.dumps(selector.strip())} is not a label selector: write it as"
+        assert said in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+        assert read(objects, tmp_path).shard == wanted
+
+
+def test_a_shard_changes_nothing_but_the_operators_pods(render):
+    bare, one = render(), render({"shardSelector": "tier=gold"})
+    others = [[each for each in objects if each["kind"] != "Deployment"] for objects in (bare, one)]
+
+    assert others[0] == others[1]
+    assert environment_of(one) == environment_of(bare) | {
+        "MODELROLLOUT_SHARD_SELECTOR": "tier=gold"
+    }
 
 
 def test_the_pod_can_do_nothing_that_it_need_not(render):

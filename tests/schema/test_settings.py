@@ -38,6 +38,11 @@ def test_a_missing_file_is_named(path):
         ("default: {url: 'http://p', caFile: 1}", "caFile must be a path"),
         ("default: {url: 'http://p', bearerTokenFile: 1}", "bearerTokenFile must be a path"),
         ("default: {url: 'http://p', headers: {a: 1}}", "headers must map names to strings"),
+        ("default: {url: 'http://p', parameters: {dedup: true}}", "parameters must map names to"),
+        (
+            "default: {url: 'http://p', parameters: {time: '1'}}",
+            "has time, which the operator sets",
+        ),
         (
             "default: {url: 'http://p', gatewayLabels: [a]}",
             "gatewayLabels must map names of labels",
@@ -118,6 +123,37 @@ def test_a_web_hook_can_be_for_a_team_and_have_a_secret_address(path, tmp_path):
 def test_a_number_that_is_wrong_is_named(name, value, path):
     with pytest.raises(ValueError, match=f"MODELROLLOUT_{name} must be a whole number above 0"):
         settings(path, **{f"MODELROLLOUT_{name}": value})
+
+
+def test_a_shard_selector_that_is_wrong_is_named_and_said_how_to_write(path):
+    with pytest.raises(
+        ValueError,
+        match=r"MODELROLLOUT_SHARD_SELECTOR: 'tier gold' is not a label selector: .*; write it as tier=gold",
+    ):
+        settings(path, MODELROLLOUT_SHARD_SELECTOR="tier gold")
+
+
+def test_each_shard_has_a_lease_of_its_own(path):
+    names = [
+        settings(path, MODELROLLOUT_SHARD_SELECTOR=each).lease_name
+        for each in ("", "tier=gold", "tier=silver")
+    ]
+
+    assert names[0] == "modelrollout-operator"
+    assert len({*names}) == 3
+    named = settings(path, MODELROLLOUT_SHARD_SELECTOR="a=b", MODELROLLOUT_LEASE_NAME="ours")
+    assert named.lease_name == "ours"
+
+
+def test_a_shard_selector_of_the_command_line_wins(path):
+    path.write_text(GOOD)
+    environment = {
+        "MODELROLLOUT_PROVIDERS": str(path),
+        "MODELROLLOUT_SHARD_SELECTOR": "tier=gold",
+    }
+
+    assert from_environment(environment, shard_selector="tier").shard.text == "tier"
+    assert from_environment(environment).shard.text == "tier=gold"
 
 
 def test_namespaces_may_be_written_with_spaces(path):

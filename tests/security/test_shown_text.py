@@ -18,6 +18,7 @@ from modelrollout.core.decide import decide
 from modelrollout.core.observation import Command, Problem, Verb
 from modelrollout.core.plan import Note, Severity
 from modelrollout.observe import rollout_of
+from modelrollout.selector import EVERYTHING
 
 CLEAR_SCREEN = "\x1b[2J\x1b[1;1H"
 RIGHT_TO_LEFT = "\u202e"
@@ -95,6 +96,7 @@ class Events:
         self.created: list[dict[str, Any]] = []
         self.cluster = self
         self.clock = lambda: NOW
+        self.shard = EVERYTHING
 
     async def create(self, _resource: Any, _namespace: str, body: dict[str, Any]) -> None:
         self.created.append(body)

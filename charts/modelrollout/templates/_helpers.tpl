@@ -25,6 +25,21 @@
 {{- printf "%s-operator" (include "modelrollout.fullname" .) -}}
 {{- end -}}
 
+{{/* As operator/modelrollout/selector.py reads it: a test holds the two together. */}}
+{{- define "modelrollout.shardSelector" -}}
+{{- $name := "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?" -}}
+{{- $part := "[a-z0-9]([-a-z0-9]*[a-z0-9])?" -}}
+{{- $key := printf "(%s(\\.%s)*/)?%s" $part $part $name -}}
+{{- $equal := printf "%s\\s*(==?|!=)\\s*(%s)?" $key $name -}}
+{{- $listed := printf "%s\\s+(in|notin)\\s*\\(\\s*%s(\\s*,\\s*%s)*\\s*\\)" $key $name $name -}}
+{{- $one := printf "\\s*(!\\s*%s|%s|%s|%s)\\s*" $key $listed $equal $key -}}
+{{- $selector := trim .Values.shardSelector -}}
+{{- if not (regexMatch (printf "^(%s(,%s)*)?$" $one $one) $selector) -}}
+{{- fail (printf "shardSelector %q is not a label selector: write it as tier=gold, tier!=gold, tier in (gold, silver), tier notin (gold), tier or !tier, or several of these with commas between them" $selector) -}}
+{{- end -}}
+{{- $selector -}}
+{{- end -}}
+
 {{- define "modelrollout.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "modelrollout.fullname" .) .Values.serviceAccount.name -}}

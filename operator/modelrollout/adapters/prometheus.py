@@ -80,11 +80,12 @@ Result = TypeVar("Result")
 class Prometheus:
     """One Prometheus, or anything that speaks its query API; made from the administrator's settings."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # as many as a provider has settings
         self,
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
+        parameters: Mapping[str, str] | None = None,
         gateway_labels: Mapping[str, str] | None = None,
         bearer_token_file: str | None = None,
         ca_file: str | None = None,
@@ -101,6 +102,7 @@ class Prometheus:
             Matcher(label=label, value=value) for label, value in (gateway_labels or {}).items()
         )
         self._session = _session(headers or {}, bearer_token_file, ca_file)
+        self._session.params = dict(parameters or {})
         self._session.hooks["response"].append(self._checked)
         # The next pass is the retry. Without read=False a time-out looks like a refused connection.
         no_retry = Retry(0, read=False)

@@ -33,14 +33,20 @@ LOG = logging.getLogger(__name__)
 @click.option(
     "--log-format", type=click.Choice(["json", "full"]), default="json", show_default=True
 )
-def operator(log_format: str) -> None:
+@click.option(
+    "--shard-selector",
+    metavar="SELECTOR",
+    help="Only ModelRollouts with these labels, as in kubectl: modelrollout.dev/shard=a."
+    " In the place of MODELROLLOUT_SHARD_SELECTOR.",
+)
+def operator(log_format: str, shard_selector: str | None) -> None:
     """Run the operator. Its settings are MODELROLLOUT_* variables."""
     kopf.configure(log_format=kopf.LogFormat[log_format.upper()])
     # kopf tells of each event that it handed over; what we do with it is told by us.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     telemetry.write_audit_trail()
     try:
-        chosen = settings.from_environment()
+        chosen = settings.from_environment(shard_selector=shard_selector)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with contextlib.suppress(KeyboardInterrupt):
@@ -61,6 +67,7 @@ async def _operate(chosen: Settings) -> None:
                 each.url,
                 timeout_seconds=each.timeout_seconds,
                 headers=each.headers,
+                parameters=each.parameters,
                 gateway_labels=each.gateway_labels,
                 bearer_token_file=each.bearer_token_file,
                 ca_file=each.ca_file,
@@ -73,17 +80,19 @@ async def _operate(chosen: Settings) -> None:
         else NoComparators(),
         checker=HttpChecker(ServiceResolver(cluster)),
         clock=time.time,
+        shard=chosen.shard,
         listeners=notifiers,
         recorder=recorder,
     )
 
+    leader = telemetry.LEADER.labels(chosen.shard.text)
     ended = asyncio.Event()
     # As process 1 of a container we get no default action for SIGTERM; kopf sets its own later.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
 
     async def work() -> None:
-        LOG.info("leads as %s", chosen.identity)
-        telemetry.LEADER.set(1)
+        LOG.info("leads as %s%s", chosen.identity, _of_shard(chosen))
+        leader.set(1)
         try:
             await Shell(world, chosen).run()
         except Exception:
@@ -115,3 +124,7 @@ async def _operate(chosen: Settings) -> None:
             await recorder.close()
         await probes.cleanup()
         await cluster.close()
+
+
+def _of_shard(chosen: Settings) -> str:
+    return f", for ModelRollouts with {chosen.shard.text}" if chosen.shard.text else ""
