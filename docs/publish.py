@@ -2,7 +2,8 @@
 The documents as a site: `python docs/publish.py [SITE]`, by default in site/; warnings are errors.
 
 Pages link to code, examples and READMEs outside of docs/, as readers of the repository expect. A
-site has nothing outside of it, so what is linked is taken along, below `repository/`.
+site has nothing outside of it, so what is linked is taken along, below `repository/`, and diagrams
+are drawn.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from diagrams import drawn
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -48,7 +51,7 @@ class Stage:
         """The page, with its links as they are on the site; code is left as it is."""
         text, at, parts = source.read_text(), 0, []
         for block in FENCED.finditer(text):
-            parts += [self._linked(source, text[at : block.start()]), block.group()]
+            parts += [self._linked(source, text[at : block.start()]), drawn(block.group())]
             at = block.end()
         return "".join([*parts, self._linked(source, text[at:])])
 

@@ -6,12 +6,17 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -74,6 +79,93 @@ def broken(folder):
 
 def test_no_link_and_no_anchor_of_the_site_leads_nowhere(site):
     assert sorted(broken(site)) == []
+
+
+class Fetched(HTMLParser):
+    """What a browser fetches by itself for a page, and does not find at the same host."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elsewhere, self.names = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.names |= set((given.get("class") or "").split())
+        is_link = tag == "link" and given.get("rel") not in {"canonical", "prev", "next"}
+        names = ("src", "srcset", "data", "poster", *(("href",) if is_link or tag == "use" else ()))
+        for name in names:
+            if re.match(r"([a-z]+:)?//", given.get(name) or ""):
+                self.elsewhere.append(f"{tag} {name}={given[name]}")
+        self.elsewhere += re.findall(r"url\(['\"]?(?:https?:)?//[^)]*", given.get("style") or "")
+
+
+def test_pages_load_nothing_from_other_hosts(site):
+    """A diagram that is left as text would have the theme fetch the program that draws it."""
+    pages = {path: Fetched(path.read_text()) for path in site.rglob("*.html")}
+    styles = [path.read_text() for path in site.rglob("*.css")]
+
+    assert {str(path): each.elsewhere for path, each in pages.items() if each.elsewhere} == {}
+    assert [str(path) for path, each in pages.items() if "mermaid" in each.names] == []
+    assert re.findall(r"(?:url\(|@import )['\"]?(?:https?:)?//", "".join(styles)) == []
+
+
+def test_what_is_loaded_from_another_host_would_be_seen():
+    page = '<script src="https://a/x.js"></script><link rel=stylesheet href=//b/y><img src="z.svg">'
+
+    assert Fetched(page).elsewhere == ["script src=https://a/x.js", "link href=//b/y"]
+
+
+def test_a_browser_asks_no_other_host_for_the_pages_with_diagrams(site):
+    """Diagrams are drawn, and whatever the theme's program does, it stays at home."""
+    asked, handler = set(), partial(Quiet, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        page = browser.new_page()
+        page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+        for name in ("architecture", "shadow", "state-machine", "repository"):
+            page.goto(f"http://127.0.0.1:{server.server_address[1]}/{name}/")
+            assert page.locator(".diagram").count() == 1
+            assert page.locator(".diagram").bounding_box()["height"] > 100
+        browser.close()
+        server.shutdown()
+
+    assert asked == {f"127.0.0.1:{server.server_address[1]}"}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def diagrams():
+    found = spec_from_file_location("diagrams", DOCS / "diagrams.py")
+    module = module_from_spec(found)
+    sys.modules["diagrams"] = module  # dataclasses look themselves up there
+    found.loader.exec_module(module)
+    return module
+
+
+def test_every_arrow_and_every_word_of_a_diagram_is_drawn(diagrams):
+    texts = [each for page in PAGES for each in diagrams.FENCED.findall(page.read_text())]
+    assert len(texts) >= 3
+    for text in texts:
+        kind, *lines = text.strip().splitlines()
+        drawn = diagrams.drawn(f"```mermaid\n{text}```\n")
+        arrows = drawn.count("marker-end") if kind == "flowchart LR" else drawn.count("●") + 1
+        labels = re.findall(r"[-.] ([^-.>]+?) [-.]+>", text)
+        assert arrows == len(lines)
+        assert [each for each in labels if f">{each}<" not in drawn] == []
+
+
+@pytest.mark.parametrize("text", ["pie\n  a: 1\n", "flowchart LR\n  a --> b & c\n"])
+def test_what_cannot_be_drawn_stops_the_build_of_the_site(diagrams, text):
+    with pytest.raises(ValueError, match=r"no diagram of this kind|no edge of a flowchart"):
+        diagrams.drawn(f"```mermaid\n{text}```\n")
 
 
 def test_a_broken_anchor_would_be_seen(tmp_path):
