@@ -24,7 +24,7 @@ from workloads.traffic import Record
 SETTLE_SECONDS = 1.0
 """At the start of a turn, for what was under way and for proxies to take up the change."""
 QUANTILES = {"p50": 0.5, "p99": 0.99}
-RESAMPLES = 2000
+RESAMPLES = 1000
 CONFIDENCE = 0.95
 BAR = 1.03
 """A ratio of latencies that is promised."""
@@ -89,21 +89,25 @@ def latencies(turns: Iterable[Turn], records: Iterable[Record]) -> Latencies:
     return {arm: [of_arm[block] for block in blocks] for arm, of_arm in found.items()}
 
 
-def ratio(found: Latencies, arm: str, reference: str, quantile: float) -> Ratio:
-    """How many times as long it takes in one arm as in the other."""
+def ratios(found: Latencies, arm: str, reference: str) -> dict[str, Ratio]:
+    """How many times as long it takes in one arm as in the other, by quantile."""
 
-    def of(blocks: Sequence[int]) -> float:
+    def of(blocks: Sequence[int]) -> np.ndarray:
         above, below = (
-            np.quantile(np.concatenate([found[each][block] for block in blocks]), quantile)
+            np.quantile(np.concatenate([found[each][block] for block in blocks]), levels)
             for each in (arm, reference)
         )
-        return float(above / below)
+        return above / below
 
-    count = len(found[arm])
+    levels, count = list(QUANTILES.values()), len(found[arm])
     draws = np.random.default_rng(1).integers(count, size=(RESAMPLES, count))
     tail = (1 - CONFIDENCE) / 2
-    lower, upper = np.quantile([of(blocks) for blocks in draws], (tail, 1 - tail))
-    return Ratio(value=of(range(count)), lower=float(lower), upper=float(upper))
+    limits = np.quantile([of(blocks) for blocks in draws], (tail, 1 - tail), axis=0)
+    values = zip(QUANTILES, of(range(count)), *limits, strict=True)
+    return {
+        name: Ratio(value=float(value), lower=float(lower), upper=float(upper))
+        for name, value, lower, upper in values
+    }
 
 
 def report(
@@ -128,13 +132,12 @@ def report(
     print(
         f"of all {len(records):,} requests, those between the turns included, {sum(failed.values())} failed"
     )
-    ratios = {}
+    compared = {}
     for arm, reference in comparisons:
-        for key, quantile in QUANTILES.items():
-            each = ratio(found, arm, reference, quantile)
-            ratios[f"{key} {arm} / {reference}"] = asdict(each) | {"verdict": each.verdict}
-            print(f"{key} {arm + ' / ' + reference:<24} {each!s:<26} within 3 %: {each.verdict}")
-    store(name, {**told, "turns": len(turns), "arms": arms, "ratios": ratios})
+        for key, each in ratios(found, arm, reference).items():
+            compared[f"{key} {arm} / {reference}"] = asdict(each) | {"verdict": each.verdict}
+            print(f"{key} {arm + ' / ' + reference:<28} {each!s:<26} within 3 %: {each.verdict}")
+    store(name, {**told, "turns": len(turns), "arms": arms, "ratios": compared})
     return sum(failed.values())
 
 
