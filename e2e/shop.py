@@ -60,7 +60,7 @@ class Shop:
         """Take everything down, the rollout first, so that its finalizer can be answered."""
         if self.load is not None and self.load.is_running:
             self.load.stop()
-        kube.kubectl("delete", "modelrollouts", "--all", "-n", self.namespace, "--timeout=30s")
+        kube.kubectl("delete", "modelrollouts", "--all", "-n", self.namespace, "--timeout=90s")
         kube.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
     def deploy(

@@ -97,7 +97,7 @@ def _team(operator: None) -> Iterator[None]:  # noqa: ARG001
     try:
         yield
     finally:
-        kube.kubectl("delete", "modelrollouts", "--all", "-n", NAMESPACE, "--timeout=30s")
+        kube.kubectl("delete", "modelrollouts", "--all", "-n", NAMESPACE, "--timeout=90s")
         kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 

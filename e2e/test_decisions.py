@@ -20,7 +20,7 @@ def test_a_good_version_is_promoted_and_no_user_notices(shop: Shop) -> None:
         "modelrollout/digits",
         "-n",
         shop.namespace,
-        "--timeout=20s",
+        "--timeout=90s",
     )
     assert shop.condition("Promoted")["status"] == "True"
     moment = now() + 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from typing import Any
 
 import kube
+import operator_chart
 from kube import Manifest
 from shop import ERRORS, LATENCY, ROLLOUT, Shop, now, rolled_back
 from workloads import manifests
@@ -277,3 +279,63 @@ def test_a_service_called_like_the_comparator_is_left_alone(shop: Shop) -> None:
     assert f"{COMPARATOR} is the comparator's name" in status["reason"]
     after = kube.get("deployment", COMPARATOR, shop.namespace)["metadata"]["generation"]
     assert after == before
+
+
+# --- take-over ------------------------------------------------------------------------------
+
+
+def windows_of(shop: Shop) -> int:
+    """The windows that the step in force has counted."""
+    counted = shop.status().get("checkpoint") or [{"windows": 0}]
+    return int(counted[0]["windows"])
+
+
+def another_shop(shop: Shop, name: str, stack: ExitStack) -> Shop:
+    """Of another user, with v1 and v2 that are on their way up."""
+    other = Shop(f"{shop.namespace}-{name}", shop.records.with_name(f"{shop.records.name}-{name}"))
+    other.open()
+    stack.enter_context(closing(other))
+    for version in ("v1", "v2"):
+        other.deploy(version, wait=False)
+    return other
+
+
+def test_a_killed_operator_costs_no_strategy_its_evidence_and_no_user_a_request(shop: Shop) -> None:
+    """One kill in the middle of three rollouts: all users are at the candidate, copies are, half of them are."""
+    with ExitStack() as stack:
+        shop.deploy("v2", wait=False)
+        shadow, ab_test = (another_shop(shop, name, stack) for name in ("s", "a"))
+        shops = (shop, shadow, ab_test)
+        for each in shops:
+            kube.rollout_pods_are_ready(each.namespace, "digits-v1", "digits-v2")
+        for each in (shadow, ab_test):
+            each.route("digits-v1")
+        for each in shops:
+            each.users(rate=60)
+        checks = [{"name": "ready", "http": READY}]
+        blue_green = {"type": "BlueGreen", "checks": checks, "bake": {"seconds": 600}}
+        kube.apply(without_steps(shop.rollout("digits-v2", strategy=blue_green)))
+        steps = [{"mirror": 100, "minSeconds": 600}]
+        kube.apply(shadowed(shadow, "digits-v2", strategy={"steps": steps}))
+        traffic = {"gatewayAPI": {"route": ROLLOUT}, "sticky": {"header": "x-user-id"}}
+        halves = {"type": "ABTest", "steps": [{"weight": 50, "minSeconds": 600}]}
+        kube.apply(ab_test.rollout("digits-v2", strategy=halves, traffic=traffic))
+        shop.phase_is("Baking", seconds=120)
+        for each in (shadow, ab_test):
+            kube.wait_until(lambda at=each: windows_of(at) > 0, 120, f"evidence in {each.host}")
+        before = [(each, each.status(), windows_of(each)) for each in shops]
+
+        print(f"the Lease was renewed {operator_chart.take_over():.1f} s after SIGKILL")
+
+        for each, _, count in before[1:]:
+            kube.wait_until(
+                lambda at=each, least=count: windows_of(at) > least, 60, f"more in {each.host}"
+            )
+        for each, known, _ in before:
+            after = each.status()
+            for key in ("phase", "step", "stepStartTime", "weight", "mirror", "candidate"):
+                assert after.get(key) == known.get(key), (each.host, key)
+        shop.command("abort")
+        rolled_back(shop, seconds=60)
+        assert [each.failures() for each in shops] == [[], [], []]
+        assert {each.version for each in shadow.requests()} == {"digits-v1"}

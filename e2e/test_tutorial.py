@@ -38,7 +38,7 @@ def reader(tmp_path: Path, operator: None) -> Iterator[dict[str, str]]:  # noqa:
 def leave(*options: str) -> None:
     """Take it down, the rollout first."""
     if kube.exists("namespace", NAMESPACE, "default"):
-        kube.kubectl("delete", "modelrollouts", "--all", "-n", NAMESPACE, "--timeout=30s")
+        kube.kubectl("delete", "modelrollouts", "--all", "-n", NAMESPACE, "--timeout=90s")
         kube.kubectl("delete", "namespace", NAMESPACE, "--timeout=60s", *options)
 
 
