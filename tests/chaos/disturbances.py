@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from chaos import metrics
 from chaos.faults import INTERNAL, TIMED_OUT, TIMEOUT_SECONDS, TOO_MANY
+from chaos.observer import Observer
 from chaos.operators import Call, Fault
 from chaos.run import Happening, Run, a_route
 from chaos.stories import Story
@@ -262,6 +263,62 @@ async def _candidate_deleted(run: Run) -> None:
     run.observer.news = run.clock()
     run.observer.may_lose = True
     run.server.delete(DEPLOYMENTS, "shop", run.observer.candidate)
+
+
+async def _candidate_renamed(run: Run) -> None:
+    """Another Deployment with its Service takes its place, and some seconds later the spec says so."""
+    await _begun(run)
+    run.observer.news = run.clock()
+    run.plane.error_rates["ranker-v4"] = run.story.errors
+    run.observers.append(Observer(run.story, run.server, run.plane, candidate="ranker-v4"))
+    for each in run.observers:
+        each.may_lose = True
+    replicas = run.server.get(DEPLOYMENTS, "shop", run.observer.candidate)["spec"]["replicas"]
+    run.deploy("ranker-v4", replicas)
+    run.server.delete(DEPLOYMENTS, "shop", run.observer.candidate)
+    await asyncio.sleep(10)
+    run.server.change(ROLLOUTS, "shop", "ranker", candidate={"deployment": "ranker-v4"})
+
+
+def _not_started(excuse: Object, quoted: str) -> Happening:
+    """No pod of the candidate starts for a minute, and status says in whose words why."""
+
+    async def act(run: Run) -> None:
+        run.plane.excuses[run.observer.candidate] = excuse
+        run.plane.sick.add(run.observer.candidate)
+        run.plane.follow()
+        await asyncio.sleep(60)
+        if "deletionTimestamp" not in run.rollout["metadata"] and quoted not in str(run.status):
+            run.observer.violations.append(f"status does not say {quoted}: {run.status['reason']}")
+        run.plane.sick.clear()
+        run.plane.follow()
+
+    return act
+
+
+_UNPULLED = 'Back-off pulling image "ranker-v2:1": ErrImagePull: not found'
+_NOT_PULLED = _not_started(
+    {
+        "containerStatuses": [
+            {"state": {"waiting": {"reason": "ImagePullBackOff", "message": _UNPULLED}}}
+        ]
+    },
+    _UNPULLED,
+)
+_NO_NODE = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+_NOT_PLACED = _not_started(
+    {
+        "conditions": [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": _NO_NODE,
+            }
+        ]
+    },
+    _NO_NODE,
+)
 
 
 async def _service_deleted(run: Run) -> None:
@@ -521,6 +578,17 @@ DISTURBANCES = {
             group="pods",
             act=_candidate_deleted,
             endings=frozenset({"RolledBack", "Stalled"}),
+        ),
+        Disturbance(
+            name="the candidate's Deployment renamed, then the spec",
+            group="pods",
+            act=_candidate_renamed,
+        ),
+        Disturbance(
+            name="the candidate's image cannot be pulled for 60 s", group="pods", act=_NOT_PULLED
+        ),
+        Disturbance(
+            name="no node has room for the candidate for 60 s", group="pods", act=_NOT_PLACED
         ),
         Disturbance(
             name="the candidate's Service deleted",

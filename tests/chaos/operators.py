@@ -213,9 +213,13 @@ class Operator:
     def _sweep(self) -> None:
         if self.connection.is_dead:
             return
+        self.list_all()
+        self._loop.later(SWEEP_SECONDS, self._sweep)
+
+    def list_all(self) -> None:
+        """As a watch begins, and as a sweep looks."""
         for each in self._server.list(ROLLOUTS):
             self._queue.add((each["metadata"]["namespace"], each["metadata"]["name"]))
-        self._loop.later(SWEEP_SECONDS, self._sweep)
 
     def _changed(self, plural: str, before: Object | None, after: Object | None) -> None:
         body = after or before

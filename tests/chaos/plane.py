@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -17,6 +18,7 @@ from modelrollout.adapters.cluster import (
     ENDPOINT_SLICES,
     EXTENSION_POLICIES,
     HTTP_ROUTES,
+    PODS,
     REPLICA_SETS,
     SERVICES,
     Object,
@@ -64,6 +66,8 @@ class Plane:
         """By Deployment."""
         self.sick: set[str] = set()
         """Deployments whose pods are not ready."""
+        self.excuses: dict[str, Object] = {}
+        """What a pod of such a Deployment says in its status, by Deployment."""
         self.quota: int | None = None
         """Pods that any Deployment may have."""
         self.gateway_is_down = False
@@ -172,6 +176,7 @@ class Plane:
             ready[name] = self._ready(each)
             labels[name] = each["spec"]["template"]["metadata"]["labels"]
             self._replica_set(each)
+            self._pending_pod(each)
             self._pod_status(each, ready[name])
         self.pods = {name: each for name, each in self.pods.items() if name in ready}
         services = {
@@ -206,6 +211,24 @@ class Plane:
             owner = {"ownerReferences": [{"uid": meta["uid"]}]}
             body = {"metadata": {"name": name, "labels": labels, **owner}}
             self._server.create(REPLICA_SETS, self.namespace, body)
+
+    def _pending_pod(self, deployment: Object) -> None:
+        """One of those that do not become ready, as long as they do not."""
+        owner = replica_set_of(deployment)
+        name, said = f"{owner}-{LETTERS[:5]}", self.excuses.get(deployment["metadata"]["name"])
+        if said is not None and deployment["metadata"]["name"] in self.sick:
+            uid = self._server.get(REPLICA_SETS, self.namespace, owner)["metadata"]["uid"]
+            metadata = {
+                "name": name,
+                "namespace": self.namespace,
+                "uid": name,
+                "labels": deployment["spec"]["selector"]["matchLabels"],
+                "ownerReferences": [{"name": owner, "uid": uid}],
+            }
+            self._server.put(PODS, {"metadata": metadata, "status": said})
+        elif self._server.list(PODS, self.namespace):
+            with contextlib.suppress(NotFound):
+                self._server.delete(PODS, self.namespace, name)
 
     def start_pod(self, deployment: Object) -> None:
         """A new one, whose counters begin at 0."""

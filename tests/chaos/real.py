@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from kubernetes.aio import client, config
@@ -27,32 +27,28 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._cluster = self._wait(_connected(process))
+        self.cluster = self._wait(_connected(process))
 
     def close(self) -> None:
-        self._wait(self._cluster.close())
+        self._wait(self.cluster.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def ask(self, question: Callable[[Cluster], Awaitable[T]]) -> T:
+    def ask(self, question: Coroutine[Any, Any, T]) -> T:
         """What the API server answers, or how it refuses."""
         self.calls += 1
-
-        async def asked() -> T:
-            return await question(self._cluster)
-
-        return self._wait(asked())
+        return self._wait(question)
 
     def remove_all(self) -> None:
         """Nothing of an earlier run is left, whatever finalizers say."""
-        for each in self.ask(lambda it: it.list(ROLLOUTS, self.namespace)):
+        free = [{"op": "add", "path": "/metadata/finalizers", "value": []}]
+        for each in self.ask(self.cluster.list(ROLLOUTS, self.namespace)):
             address = (ROLLOUTS, self.namespace, each["metadata"]["name"])
-            nobody = [{"op": "add", "path": "/metadata/finalizers", "value": []}]
-            self.ask(lambda it, at=address: it.patch(*at, nobody))  # type: ignore[misc]
-            self.ask(lambda it, at=address: it.delete(*at))  # type: ignore[misc]
+            self.ask(self.cluster.patch(*address, free))
+            self.ask(self.cluster.delete(*address))
 
-    def _wait(self, answer: Any) -> Any:
+    def _wait(self, answer: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
 
 
@@ -80,7 +76,9 @@ class RealRollouts(ApiServer):
         if resource != ROLLOUTS:
             return super().create(resource, namespace, body)
         there = self._there(KIND | body)
-        return self._kept(self._real.ask(lambda it: it.create(ROLLOUTS, self._namespace, there)))
+        return self._kept(
+            self._real.ask(self._real.cluster.create(ROLLOUTS, self._namespace, there))
+        )
 
     def patch(
         self, resource: Resource, namespace: str, name: str, operations: Sequence[Object]
@@ -88,22 +86,23 @@ class RealRollouts(ApiServer):
         if resource != ROLLOUTS:
             return super().patch(resource, namespace, name, operations)
         address = (ROLLOUTS, self._namespace, name)
-        answer = self._real.ask(lambda it: it.patch(*address, operations))
+        answer = self._real.ask(self._real.cluster.patch(*address, operations))
         if answer["metadata"].get("deletionTimestamp"):
             self._looked_for(name)
             return answer
         return self._kept(answer)
 
     def replace_status(self, resource: Resource, body: Object) -> Object:
+        assert resource == ROLLOUTS
         there = self._there(body)
-        return self._kept(self._real.ask(lambda it: it.replace_status(ROLLOUTS, there)))
+        return self._kept(self._real.ask(self._real.cluster.replace_status(ROLLOUTS, there)))
 
     def delete(self, resource: Resource, namespace: str, name: str) -> None:
         if resource != ROLLOUTS:
             super().delete(resource, namespace, name)
             return
         self.get(resource, namespace, name)  # for one that is gone the adapter raises nothing
-        self._real.ask(lambda it: it.delete(ROLLOUTS, self._namespace, name))
+        self._real.ask(self._real.cluster.delete(ROLLOUTS, self._namespace, name))
         self._looked_for(name)
 
     def put(self, resource: Resource, body: Object) -> Object:
@@ -147,7 +146,7 @@ class RealRollouts(ApiServer):
     def _looked_for(self, name: str) -> None:
         """After a write that may have been its end."""
         try:
-            self._kept(self._real.ask(lambda it: it.get(ROLLOUTS, self._namespace, name)))
+            self._kept(self._real.ask(self._real.cluster.get(ROLLOUTS, self._namespace, name)))
         except NotFound:
             self._remove((ROLLOUTS.plural, "shop", name))
 

@@ -97,6 +97,19 @@ def _second(run: Run, _draw: random.Random) -> None:
         run.start_operator()
 
 
+def _stale(run: Run, _draw: random.Random) -> None:
+    """Another one, that reads what was some seconds ago."""
+    if len(run.operators) < 3:
+        run.start_operator().connection.lag_seconds = 3.0
+
+
+def _unobserved(run: Run, _draw: random.Random) -> None:
+    """No watch tells of anything until all is calm: only timers do."""
+    run.is_watching = False
+    for each in run.operators:
+        each.is_watching = False
+
+
 def _api(run: Run, draw: random.Random) -> None:
     run.is_api_away = draw.random() < 0.5
 
@@ -130,7 +143,7 @@ def _new_rollout(run: Run, _draw: random.Random) -> None:
 
 ACTIONS: tuple[Action, ...] = (
     _strategy, _traffic, _candidate, _candidate, _scaling, _paused, _revision, _replicas, _errors,
-    _errors, _command, _command, _command, _kill, _kill, _second, _api, _metrics, _gateway, _pods,
+    _errors, _command, _command, _command, _kill, _kill, _second, _stale, _unobserved, _api, _metrics, _gateway, _pods,
     _new_rollout,
 )  # fmt: skip
 
@@ -183,7 +196,10 @@ def _anew(run: Run) -> Object:
 
 async def _calm(run: Run) -> None:
     """Everything is as it should be again, and a human lets it go on."""
-    run.is_api_away = False
+    run.is_api_away, run.is_watching = False, True
+    for operator in run.operators:
+        operator.connection.lag_seconds, operator.is_watching = 0.0, True
+        operator.list_all()
     run.prometheus.is_down, run.prometheus.behind_seconds = False, 0.0
     run.prometheus.delay_seconds, run.prometheus.distortion = ANSWER_SECONDS, honest
     run.plane.sick.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from chaos.campaign import Case, all_points, crashes, disturbed, stalled, undisturbed
 from chaos.disturbances import DISTURBANCES
-from chaos.real import RealRollouts
+from chaos.real import Client, RealRollouts
 from chaos.sequences import failures
 from chaos.stories import STORIES
 
@@ -76,11 +76,6 @@ def test_no_sequence_of_edits_and_perturbations_breaks_a_rule():
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_sequence_breaks_no_rule_on_a_real_api_server(kube, number):
     """With its schema, its rules and its finalizers; what is simulated is the data plane."""
-    kube.kubectl("create", "namespace", "shop")
-    with contextlib.ExitStack() as stack:
-
-        def server_of(clock):
-            return stack.enter_context(contextlib.closing(RealRollouts(clock, kube)))
-
-        assert failures(number, server_of) == []
-    kube.kubectl("delete", "modelrollout", "ranker", "-n", "shop")
+    kube.kubectl("create", "namespace", "sequences")
+    with contextlib.closing(Client(kube, "sequences")) as real:
+        assert failures(number, lambda clock: RealRollouts(clock, real)) == []
