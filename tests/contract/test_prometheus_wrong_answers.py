@@ -26,6 +26,7 @@ QUERY = Query(
     stable=(Matcher(label="version", value="1"),),
     candidate=(Matcher(label="version", value="2"),),
 )
+STABLE = {"__name__": "answers_total", "version": "1"}
 
 
 class Wrong:
@@ -75,6 +76,7 @@ def refusal(kind, text):
         (Wrong(refusal("internal", "secret"), 500), "answered with status 500."),
         (Wrong(refusal("bad_data", "no\nsuch"), 400), "refused the query: no such."),
         (Wrong(b"not found", 404), "does not know /api/v1/query: check its address"),
+        (Wrong(b"unsupported path requested", 400), "does not know /api/v1/query: check its"),
         (Wrong(b"sign in", 401), "answered with status 401."),
         (Wrong(b"<html>"), "gave an answer that is not Prometheus'."),
         (Wrong(b""), "gave an answer that is not Prometheus'."),
@@ -83,9 +85,18 @@ def refusal(kind, text):
         (Wrong(answer(None)), "gave an answer that is not Prometheus'."),
         (Wrong(answer("text")), "gave an answer that is not Prometheus'."),
         (Wrong(answer([1])), "gave an answer that is not Prometheus'."),
-        (Wrong(answer([{"metric": {}}])), "gave an answer that is not Prometheus'."),
+        (Wrong(answer([{"metric": STABLE}])), "gave an answer that is not Prometheus'."),
         (
-            Wrong(answer([{"metric": {}, "values": [[1, "x"]]}])),
+            Wrong(answer([{"metric": STABLE, "values": [[1, "x"]]}])),
+            "gave an answer that is not Prometheus'.",
+        ),
+        # Nobody asked for these.
+        (
+            Wrong(answer([{"metric": {}, "values": [[1, "1"]]}])),
+            "gave an answer that is not Prometheus'.",
+        ),
+        (
+            Wrong(answer([{"metric": STABLE | {"version": "3"}, "values": [[1, "1"]]}])),
             "gave an answer that is not Prometheus'.",
         ),
         (Wrong(answer([]), length=10_000), "cannot be reached."),
@@ -109,13 +120,13 @@ def test_a_wrong_answer_is_a_sentence(wrong, sentence):
 
 
 def test_the_word_warnings_in_a_label_is_no_warning():
-    labelled = [{"metric": {"warnings": "warnings"}, "values": [[START - 1, "1"]]}]
+    labelled = [{"metric": STABLE | {"warnings": "warnings"}, "values": [[START - 1, "1"]]}]
     assert Wrong(answer(labelled, warnings=[])).read().windows == ()
 
 
 def test_a_native_histogram_is_named():
     with pytest.raises(MetricsUnavailable, match="answers_total is a native histogram"):
-        Wrong(answer([{"metric": {}, "histograms": [[START, {}]]}])).read()
+        Wrong(answer([{"metric": STABLE, "histograms": [[START, {}]]}])).read()
 
 
 def test_an_endless_answer_is_cut_off():
@@ -140,6 +151,16 @@ def test_credentials_go_to_the_server_and_into_no_sentence(tmp_path):
         wrong.read(bearer_token_file=str(token))
 
 
+def test_parameters_of_the_provider_go_along_with_each_question_and_replace_none_of_its_own():
+    wrong = Wrong(answer([]))
+    wrong.read(parameters={"partial_response": "false", "extra_filters[]": '{cluster="eu-1"}'})
+    for path, _ in wrong.asked:
+        asked = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)
+        assert asked["partial_response"] == ["false"]
+        assert asked["extra_filters[]"] == ['{cluster="eu-1"}']
+        assert asked.keys() >= {"query", "time", "timeout"} or path.startswith("/api/v1/targets")
+
+
 def test_nothing_is_asked_for_that_is_longer_than_a_pass():
     wrong = Wrong(answer([]))
     with wrong.served:
@@ -149,7 +170,8 @@ def test_nothing_is_asked_for_that_is_longer_than_a_pass():
     assert reading.watermark == START + adapter.MAX_SPAN_SECONDS
     assert reading.blind
     asked = urllib.parse.parse_qs(urllib.parse.urlsplit(wrong.asked[0][0]).query)
-    assert asked["query"] == ['answers_total{version="1"}[960000ms]']
+    (query,) = asked["query"]
+    assert query == '{__name__=~"answers_total|wrong_total",version=~"1|2"}[960000ms]'
     assert asked["time"] == [f"{START + 900:.3f}"]
 
 
@@ -211,3 +233,31 @@ def test_a_hanging_prometheus_holds_up_nobody_else():
 def test_an_address_that_is_none_is_refused_at_the_start(url):
     with pytest.raises(ValueError, match="must be an http or https URL"):
         Prometheus(url)
+
+
+def test_what_is_too_long_together_is_asked_for_one_by_one(monkeypatch):
+    """The joined answer is longer than what is read of one; the versions' own are not."""
+    monkeypatch.setattr(adapter, "MAX_BYTES", 1_500)
+    asked = []
+
+    class Handler(QuietHandler):
+        def do_GET(self):  # noqa: N802
+            (query,) = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["query"]
+            asked.append(query)
+            body = answer([]) + b" " * (2_000 if "__name__" in query else 0)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with Served(Handler) as served:
+        prometheus = Prometheus(served.url)
+        reading = asyncio.run(prometheus.read(QUERY, GRID, START + 10))
+        prometheus.close()
+    assert "__name__" in asked[0]
+    assert [each.partition("[")[0] for each in asked[1:5]] == [
+        f'{name}{{version="{version}"}}'
+        for name in ("answers_total", "wrong_total")
+        for version in (1, 2)
+    ]
+    assert "gave more than" not in reading.blind

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -43,6 +43,7 @@ from modelrollout.core.evidence import (
     Series,
 )
 from modelrollout.core.native import Edges, NativeHistogram, Scrape
+from modelrollout.core.together import Together, together
 from modelrollout.errors import MetricsUnavailable
 
 MAX_SPAN_SECONDS = 900.0
@@ -200,7 +201,7 @@ class Prometheus:
 
     def _histogram(self, query: Query, since: float, start: float, end: float) -> Histogram:
         selector = _versioned(query.events, query.stable)
-        answer = self._buckets(selector, None, since, end, end - windows.LOOKBACK_SECONDS)
+        answer = self._buckets(selector, None, _Span(since, end), end - windows.LOOKBACK_SECONDS)
         found = windows.histogram(query.events.metric, answer.series, start)
         if found.bounds == (math.inf,) and found.cumulative[0]:
             raise MetricsUnavailable(
@@ -224,8 +225,9 @@ class Prometheus:
             return Reading(watermark=grid.watermark)
         # One after the other: `snapshot` needs to know which answer is the older one.
         selectors = _selected(query)
+        span = self._span(query, selectors, since, until)
         asked = {  # stable against itself is one question
-            each: self._answer(query, grid, each, since, until) for each in dict.fromkeys(selectors)
+            each: self._answer(query, grid, each, span) for each in dict.fromkeys(selectors)
         }
         found = [asked[each] for each in selectors]
         answers = windows.snapshot(*(each.series for each in found))
@@ -257,13 +259,32 @@ class Prometheus:
         is_long = query.kind is Kind.DISTRIBUTION and may_be_native
         return NATIVE_SPAN_SECONDS if is_long else MAX_SPAN_SECONDS
 
-    def _answer(
-        self, query: Query, grid: Grid, selector: Selector, since: float, until: float
-    ) -> _Answer:
+    def _span(
+        self, query: Query, selectors: Iterable[Selector], since: float, until: float
+    ) -> _Span:
+        """With the samples of all that can be asked for in one question."""
+        is_distribution = query.kind is Kind.DISTRIBUTION
+        is_native = self._is_native.get(query.events.metric, False)
+        wanted = dict.fromkeys(
+            _of_buckets(each) if is_distribution and not is_native else each for each in selectors
+        )
+        known: dict[Selector, list[Any]] = {}
+        for each in together([*wanted]):
+            expression = _promql_of(each.metrics, each.matchers)
+            try:
+                found = self._query(f"{expression}[{_milliseconds(until - since)}]", until)
+            except AnswerTooLong:
+                # Each by itself may be short enough.
+                continue
+            with self._translated():
+                known |= _told_apart(found, each)
+        return _Span(since, until, known)
+
+    def _answer(self, query: Query, grid: Grid, selector: Selector, span: _Span) -> _Answer:
         if query.kind is Kind.DISTRIBUTION:
-            silence = until - windows.lookback_seconds(grid)
-            return self._buckets(selector, query.thresholds, since, until, silence)
-        return _Answer(selector=selector, series=self._series(selector, since, until))
+            silence = span.until - windows.lookback_seconds(grid)
+            return self._buckets(selector, query.thresholds, span, silence)
+        return _Answer(selector=selector, series=self._series(selector, span))
 
     def _before(self, query: Query, answer: _Answer, since: float) -> tuple[Series, ...]:
         """The last sample of each series in the time before the samples."""
@@ -307,8 +328,13 @@ class Prometheus:
             # Not every store has this, and some say 404 for none. What is not proved is not known.
             return False
 
-    def _series(self, selector: Selector, since: float, until: float) -> tuple[Series, ...]:
-        found = self._query(_range(selector, since, until), until)
+    def _samples(self, selector: Selector, span: _Span) -> list[Any]:
+        if selector in span.known:
+            return span.known[selector]
+        return self._query(_range(selector, span.since, span.until), span.until)
+
+    def _series(self, selector: Selector, span: _Span) -> tuple[Series, ...]:
+        found = self._samples(selector, span)
         with self._translated():
             if any("histograms" in each for each in found):
                 raise MetricsUnavailable(
@@ -323,8 +349,7 @@ class Prometheus:
         self,
         histogram: Selector,
         bounds: Sequence[float] | None,
-        since: float,
-        until: float,
+        span: _Span,
         silence: float,
     ) -> _Answer:
         """
@@ -334,9 +359,9 @@ class Prometheus:
         found out once: the other one is asked for when that gave nothing after `silence`.
         """
         is_native = self._is_native.get(histogram.metric, False)
-        answer = self._in_form(histogram, bounds, since, until, is_native=is_native)
+        answer = self._in_form(histogram, bounds, span, is_native=is_native)
         if answer.newest <= silence:
-            other = self._in_form(histogram, bounds, since, until, is_native=not is_native)
+            other = self._in_form(histogram, bounds, span, is_native=not is_native)
             answer = max(answer, other, key=lambda each: each.newest)
         if answer.series or answer.native:
             self._is_native[histogram.metric] = bool(answer.native)
@@ -346,15 +371,14 @@ class Prometheus:
         self,
         histogram: Selector,
         bounds: Sequence[float] | None,
-        since: float,
-        until: float,
+        span: _Span,
         *,
         is_native: bool,
     ) -> _Answer:
         if not is_native:
-            buckets = replace(histogram, metric=f"{histogram.metric}_bucket")
-            return _Answer(selector=buckets, series=self._series(buckets, since, until))
-        found = self._query(_range(histogram, since, until), until)
+            buckets = _of_buckets(histogram)
+            return _Answer(selector=buckets, series=self._series(buckets, span))
+        found = self._samples(histogram, span)
         with self._translated():
             histograms = _native(found)
             wanted = native.offered_bounds(histograms) if bounds is None else bounds
@@ -440,14 +464,19 @@ class Prometheus:
         while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
             body += chunk
             if len(body) > MAX_BYTES:
-                raise self._unavailable(
-                    f"gave more than {MAX_BYTES >> 20} MiB: narrow the selectors"
+                raise AnswerTooLong(
+                    f"Prometheus at {self._host} gave more than {MAX_BYTES >> 20} MiB: narrow the"
+                    " selectors."
                 )
             if time.monotonic() > deadline:
                 raise TimeoutError
             if len(body) > LARGE_BYTES:
                 ROOM.enter(deadline - time.monotonic())
         return bytes(body)
+
+
+class AnswerTooLong(MetricsUnavailable):
+    """More than is read of one answer."""
 
 
 class Room:
@@ -476,6 +505,15 @@ class Room:
 
 
 ROOM = Room()
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The time of a question, Unix seconds, and the samples in it that are known already."""
+
+    since: float
+    until: float
+    known: Mapping[Selector, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -525,7 +563,8 @@ class _BearerToken(requests.auth.AuthBase):
 
 def _refusal(response: requests.Response, body: bytes) -> str:
     """What an error answer says, if it is Prometheus' own about the query."""
-    if response.status_code == requests.codes.not_found:
+    # VictoriaMetrics says 400 where others say 404.
+    if response.status_code == requests.codes.not_found or b"unsupported path" in body:
         path = urlsplit(response.url).path
         return f"does not know {path}: check its address (limits need Prometheus 3 or later)"
     try:
@@ -644,9 +683,35 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _promql(selector: Selector) -> str:
-    if not METRIC_NAME.fullmatch(selector.metric):
-        raise MetricsUnavailable(f'"{_printable(selector.metric)}" is not the name of a metric.')
-    return selector.metric + "{" + ",".join(_matcher(each) for each in selector.matchers) + "}"
+    return _promql_of((selector.metric,), selector.matchers)
+
+
+def _promql_of(metrics: Sequence[str], matchers: Sequence[Matcher]) -> str:
+    for each in metrics:
+        if not METRIC_NAME.fullmatch(each):
+            raise MetricsUnavailable(f'"{_printable(each)}" is not the name of a metric.')
+    conditions = [_matcher(each) for each in matchers]
+    if len(metrics) == 1:
+        return metrics[0] + "{" + ",".join(conditions) + "}"
+    names = f'__name__=~"{"|".join(metrics)}"'
+    return "{" + ",".join([names, *conditions]) + "}"
+
+
+def _told_apart(found: Sequence[Any], together: Together) -> dict[Selector, list[Any]]:
+    """The series of each selector; TypeError where there is one that nobody asked for."""
+    known: dict[Selector, list[Any]] = {each: [] for each in together.rests}
+    for series in found:
+        owners = [each for each in known if together.is_of(each, series["metric"])]
+        if not owners and together.is_exact:
+            raise TypeError(series)
+        for each in owners:
+            known[each].append(series)
+    return known
+
+
+def _of_buckets(histogram: Selector) -> Selector:
+    """As a classic histogram has them."""
+    return replace(histogram, metric=f"{histogram.metric}_bucket")
 
 
 def _matcher(matcher: Matcher) -> str:
