@@ -182,6 +182,16 @@ def test_nothing_is_done_without_a_yes(shop: Shop):
     assert "annotations" not in shop.get()["metadata"]
 
 
+def test_who_aborts_while_the_operator_is_away_learns_how_to_do_it_by_hand(shop: Shop):
+    shop.put(a_walk())
+
+    done = shop.run("abort", "ranker", "--yes", "--timeout", "0", token="ada")  # noqa: S106
+
+    assert done.exit_code == 6
+    by_hand = f"by hand: kubectl edit httproute ranker -n {shop.namespace}."
+    assert f"take ranker-v2 out of the route {by_hand}" in done.output
+
+
 def test_an_operator_that_is_away_is_said_after_the_time_and_the_command_stays(shop: Shop):
     shop.put(a_walk())
 

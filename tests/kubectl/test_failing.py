@@ -70,7 +70,7 @@ def test_a_missing_kubeconfig(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: [", "cannot be read"),
+        ("a: [", "cannot be read: expected the node content, but found '<stream end>' in line 1"),
         ("[]", "no current context"),
         ("[1]", "it is not a mapping"),
         ("current-context: x", "has no context 'x'"),

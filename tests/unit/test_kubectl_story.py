@@ -133,6 +133,16 @@ def test_advice_is_complete_with_the_names_of_a_rollout(reason):
     assert not any("{" in each.format(**names) for each in told.commands)
 
 
+def test_what_is_on_its_way_back_is_not_called_safe_yet():
+    walk = Walk()
+    walk.until(api.Phase.ROLLING_BACK, traffic=BAD)
+    found = story.next_steps(walked(walk))
+
+    assert found.reason == Reason.ROLLING_BACK
+    assert "until the gateway has confirmed" in found.sentence
+    assert "users are safe" not in found.sentence
+
+
 def test_an_aborted_rollout_names_who_did_it():
     walk = Walk()
     walk.until(api.Phase.PROGRESSING)

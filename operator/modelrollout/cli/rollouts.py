@@ -36,8 +36,7 @@ def list_command(
         )
         return
     if not found:
-        click.echo(
-            f"no ModelRollouts {f'in namespace {where}' if where else 'in any namespace'}", err=True
-        )
+        place = f"in namespace {where}; -A asks for all of them" if where else "in any namespace"
+        click.echo(f"no ModelRollouts {place}", err=True)
         return
     listing.show(found, time.time(), namespaces=all_namespaces, wide=output == "wide")

@@ -112,8 +112,8 @@ ADVICE: dict[Reason, Advice] = {
         commands=(ROUTE,),
     ),
     Reason.ROLLING_BACK: Advice(
-        sentence="Wait until the gateway has the route; no user is sent to the candidate any more.",
-        commands=(WATCH,),
+        sentence="Wait until the gateway has confirmed the route, some seconds as a rule. If it lasts, ask the gateway, and see that stable has a ready pod.",
+        commands=(WATCH, ROUTE),
     ),
     Reason.ROLLED_BACK: Advice(
         sentence="Fix the model and deploy it (a changed pod template or model is a new revision), or retry if the cause was outside of it.",

@@ -46,7 +46,7 @@ def wait(server: Server, before: Seen, verb: str, seconds: float) -> str:
     deadline = time.monotonic() + seconds
     after = _until(server, before, deadline, lambda it: pending(it.body) is None)
     if pending(after.body) is not None:
-        raise TooLate(_unanswered(after, seconds))
+        raise TooLate(_unanswered(after, verb, seconds))
     recorded = _recorded(before, after, verb)
     if recorded is None:
         raise Failure(f"{verb} did nothing: {_why(server, after)}")
@@ -83,11 +83,17 @@ def _recorded(before: Seen, after: Seen, verb: str) -> api.HistoryEntry | None:
     return next((each for each in new if each.what in RECORDED[verb] and each.by), None)
 
 
-def _unanswered(now: Seen, seconds: float) -> str:
+def _unanswered(now: Seen, verb: str, seconds: float) -> str:
     back = f"kubectl annotate modelrollout {now.name} -n {now.namespace} {api.COMMAND}- {api.COMMAND_BY}-"
+    by_hand = ""
+    if verb == "abort" and now.status.weight.wanted:
+        edit = f"kubectl edit httproute {now.route} -n {now.namespace}"
+        by_hand = (
+            f" If users suffer meanwhile, take {now.candidate} out of the route by hand: {edit}."
+        )
     return (
         f"the operator has not carried it out in {seconds:g} s, and will when it can"
-        f" (it says: {now.status.reason or 'nothing'}); is it running? To take the command back: {back}"
+        f" (it says: {now.status.reason or 'nothing'}); is it running?{by_hand} To take the command back: {back}"
     )
 
 

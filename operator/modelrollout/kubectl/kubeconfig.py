@@ -255,4 +255,7 @@ def _file(path: Path) -> str:
 
 
 def _line(error: Exception) -> str:
+    """In a line, without the piece of the file: it may hold a credential."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
     return " ".join(str(error).split())

@@ -21,6 +21,8 @@ PHASES = {
     "Stalled": "yellow",
     "Paused": "yellow",
 }
+UNSEEN_SECONDS = 60
+NOBODYS = "no operator has looked at it: none works here, or no shard selector matches its labels"
 UNCUT = 10_000
 GAP, NARROW_GAP = 3, 2
 AGES = ((86_400, "d"), (3600, "h"), (60, "m"))
@@ -58,7 +60,7 @@ def listed(
     if wide or width >= WIDE:
         heads.append("REASON")
         for each, row in zip(bodies, rows, strict=True):
-            row.append(_at(each, "status", "reason"))
+            row.append(_reason(each, now))
     state = heads.index("STATE")
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     is_roomy = sum(widths[:-1]) + GAP * len(widths) < width
@@ -82,6 +84,13 @@ def _row(body: Object, now: float) -> list[str]:
         _at(body, "spec", "candidate", "deployment"),
         _age(now - as_seconds(created)) if created else "",
     ]
+
+
+def _reason(body: Object, now: float) -> str:
+    """The sentence of who takes care of it; or that nobody does, which nobody else would say."""
+    created = body["metadata"].get("creationTimestamp")
+    is_old = created is not None and now - as_seconds(created) > UNSEEN_SECONDS
+    return NOBODYS if is_old and not body.get("status") else _at(body, "status", "reason")
 
 
 def _at(body: Object, *path: str) -> str:

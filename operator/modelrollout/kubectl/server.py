@@ -102,9 +102,10 @@ class Server:
                 f"{said}; the kubeconfig's certificate-authority is another"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            said = str(error) or type(error).__name__
+            said = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Unreachable(
-                f"the cluster does not answer at {self._access.server}: {said}"
+                f"the cluster does not answer at {self._access.server}: {said}; is the kubeconfig's"
+                " context the right one, and can it be reached from here?"
             ) from error
         if status >= http.client.BAD_REQUEST:
             raise _failure(status, path, data)

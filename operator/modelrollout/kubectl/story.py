@@ -319,7 +319,9 @@ class Next:
 
 def next_steps(seen: Seen) -> Next:
     """The advice for its reason, with its names, without commands that would be pointless now."""
-    told = advice.advice_for(seen.reason)
+    is_moving = seen.status.phase is api.Phase.ROLLING_BACK
+    reason = Reason.ROLLING_BACK if is_moving else seen.reason
+    told = advice.advice_for(reason)
     names = {
         "name": seen.name,
         "namespace": seen.namespace,
@@ -331,7 +333,7 @@ def next_steps(seen: Seen) -> Next:
     return Next(
         sentence=told.sentence.format(**names),
         commands=tuple(each.format(**names) for each in commands),
-        reason=seen.reason,
+        reason=reason,
     )
 
 
