@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument(
         "repetitions", type=int, nargs="?", default=30, help="of the burst; 0: none"
     )
-    parser.add_argument("doublings", type=int, nargs="?", default=10, help="likewise")
+    parser.add_argument("doublings", type=int, nargs="?", default=6, help="likewise")
     given = parser.parse_args()
     operator_chart.install()
     wanted = {BURST: given.repetitions, DOUBLING: given.doublings}
