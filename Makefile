@@ -5,6 +5,9 @@ SHELL := /bin/bash
 
 CLUSTER ?= local
 MODE ?= canary
+PEERS ?= flagger argo-rollouts
+REPETITIONS ?= 1
+FIRST ?= 1000
 PY := .venv/bin
 export CLUSTER
 
@@ -87,11 +90,24 @@ bench-users: setup ## What users feel of a mirror, of a rollout and of a fault, 
 bench-decisions: setup ## Compare the engine with the rules that people use, in the same worlds (about 15 minutes).
 	PYTHONPATH=tests $(PY)/python -m bench.decision_quality
 
+bench-peers: setup cluster-up ## Flagger and Argo Rollouts beside this operator on the real cluster (25 minutes); WHAT="burst idle", REPETITIONS and PEERS choose.
+	for each in $(PEERS); do e2e/peers/build $$each || exit; done
+	e2e/cluster/cluster enter env PYTHONPATH=e2e $(PY)/python -m peers $(WHAT) --repetitions $(REPETITIONS) $(PEERS:%=--peer %)
+
+dialects: setup cluster-build ## The contract with Prometheus, asked of VictoriaMetrics; builds it, once (about 5 minutes).
+	VICTORIA_METRICS=$$(tests/dialects/build) $(PY)/python -m pytest tests/dialects/victoria_metrics.py
+
+bench-scale: setup ## Measure how the operator grows with its fleet, on a real API server and a real Prometheus; ARGUMENTS='--sizes 100,300' and others (about 10 minutes, alone).
+	$(PY)/python tests/bench/bench_scale.py $(ARGUMENTS)
+
 chaos: setup ## Run rollouts of every strategy through every fault, and a sample of all points; writes docs/faults.md.
 	PYTHONPATH=tests $(PY)/python -m chaos
 
 chaos-full: setup ## The same with every write and every call of every rollout (hours).
 	PYTHONPATH=tests $(PY)/python -m chaos --full
+
+chaos-api: setup cluster-build ## Eight minutes of sequences from number FIRST on, on a real API server; adds a row to docs/faults.md.
+	PYTHONPATH=tests $(PY)/python -m chaos.real_sequences $(FIRST)
 
 cluster-build: ## Build what the local cluster is made of; cached by version.
 	e2e/cluster/cluster build
@@ -112,4 +128,4 @@ cluster-status: ## Say how the cluster is.
 cluster-load-image: ## Load IMAGE=name:tag into the cluster.
 	e2e/cluster/cluster load-image $(IMAGE)
 
-.PHONY: help demo test setup check fmt unit e2e e2e-gitops crds report-example docs lock sbom audit bench bench-decisions chaos chaos-full cluster-build images cluster-up cluster-down cluster-status cluster-load-image
+.PHONY: help demo dialects test setup check fmt unit e2e e2e-gitops crds report-example docs lock sbom audit bench bench-scale bench-decisions bench-peers chaos chaos-full chaos-api cluster-build images cluster-up cluster-down cluster-status cluster-load-image

@@ -6,8 +6,8 @@ core; Deployments, endpoints and a gateway's answers are written by the bench, a
 the series of all. The figures are read from outside: from the kernel, from the operator's own
 metrics, from those of the API server.
 
-    python tests/bench/bench_scale.py [--sizes 100,300,1000,3000] [--seconds 40] [--idle 5000]
-        [--json PATH] [--only growth,load,idle,takeover]
+    python tests/bench/bench_scale.py [--sizes 100,300,1000,3000] [--loaded 1000] [--idle 5000]
+        [--seconds 40] [--only growth,takeover,idle] [--json PATH] [--keep FOLDER]
 """
 
 from __future__ import annotations
@@ -47,8 +47,6 @@ from modelrollout.adapters.cluster import ROLLOUTS, Object
 CALM_INTERVAL = 20
 """Seconds between two looks where growth is measured, so that the largest fleet fits on a core."""
 INTERVAL = 5
-LOADED = 1000
-"""ModelRollouts, of which a fifth is looked at every `INTERVAL` seconds."""
 MOST_SETTLE_SECONDS = 600.0
 WRITES = frozenset({"POST", "PUT", "PATCH", "APPLY", "DELETE"})
 LATENESS = "modelrollout_late_seconds"
@@ -195,10 +193,11 @@ async def restart(bench: Bench, operator: Operator) -> None:
     )
 
 
-async def growth(bench: Bench, operator: Operator, sizes: Sequence[int], seconds: float) -> None:
+async def growth(bench: Bench, operator: Operator, chosen: argparse.Namespace) -> None:
     """The same share on trial in each size, and the exponents."""
     found: list[tuple[int, Row]] = []
-    for size in sizes:
+    seconds = chosen.seconds
+    for size in chosen.sizes:
         await grow(bench, operator, size)
         await restart(bench, operator)
         await asyncio.sleep(CALM_INTERVAL)
@@ -206,7 +205,7 @@ async def growth(bench: Bench, operator: Operator, sizes: Sequence[int], seconds
         row = figures_of(*window, on_trial=len(busy(size)))
         bench.tell(f"{size:,} look every {CALM_INTERVAL} s", **row)
         found.append((size, row))
-        if size == LOADED:
+        if size == chosen.loaded:
             await load(bench, operator, seconds)
     if len(found) > 1:
         for name in ("CPU cores", "RSS MiB"):
@@ -326,7 +325,7 @@ async def run(chosen: argparse.Namespace, folder: Path) -> list[Row]:
         bench.tell("operator", **{"ready s": operator.seconds_to_ready()})
         try:
             if "growth" in chosen.only:
-                await growth(bench, operator, chosen.sizes, chosen.seconds)
+                await growth(bench, operator, chosen)
             if "takeover" in chosen.only:
                 if not bench.fleet.size:
                     await grow(bench, operator, 100)
@@ -347,6 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     sizes.default = [100, 300, 1000, 3000]
     parser.add_argument("--seconds", type=float, default=40.0)
+    loaded = f"the size at which those on trial are looked at every {INTERVAL} s, too"
+    parser.add_argument("--loaded", type=int, default=1000, help=loaded)
     parser.add_argument("--idle", type=int, default=5000)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path, help="a folder for logs")

@@ -28,6 +28,7 @@ BUSY_EVERY = 5
 """One of so many ModelRollouts has a candidate on trial."""
 PORT = 8080
 AT_ONCE = 32
+ATTEMPTS = 6
 LEASE_NAMESPACE = "modelrollout-system"
 
 ROUTE_CRD = {
@@ -112,20 +113,25 @@ class Client:
         await self.session.close()
 
     async def ask(self, method: str, path: str, body: Any = None, *, patch: str = "json") -> Object:
-        """What is there already, and what is gone already, is fine."""
+        """What the server is not ready for yet is asked again."""
         kind = f"application/{patch}-patch+json" if method == "PATCH" else "application/json"
         data = None if body is None else json.dumps(body)
-        async with (
-            self._places,
-            self.session.request(
-                method, self._url + path, data=data, headers={"Content-Type": kind}
-            ) as answer,
-        ):
-            text = await answer.text()
-            if answer.status >= 400 and answer.status not in {404, 409}:
-                raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]}")
-            found: Object = json.loads(text)
-            return found
+        for attempt in range(ATTEMPTS):
+            async with (
+                self._places,
+                self.session.request(
+                    method, self._url + path, data=data, headers={"Content-Type": kind}
+                ) as answer,
+            ):
+                text = await answer.text()
+                # 404: it does not know a namespace yet that it has made.
+                if answer.status not in {404, 429, 500, 503, 504}:
+                    break
+            await asyncio.sleep(0.1 * 2**attempt)
+        if answer.status >= 400:
+            raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]}")
+        found: Object = json.loads(text)
+        return found
 
     async def text(self, path: str) -> str:
         async with self.session.get(self._url + path) as answer:
