@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 CRD_NAME = "modelrollouts.modelrollout.dev"
 ADMIN_TOKEN = "admin"  # noqa: S105  # of a server that lives for one test run on loopback
-START_SECONDS = 90
+START_SECONDS = 300
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -30,12 +30,33 @@ def binaries() -> Path:
     return built[-1].parent
 
 
+@dataclass(kw_only=True)
+class Etcd:
+    """What an API server keeps everything in."""
+
+    command: list[Any]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("a") as file:
+            self.process = subprocess.Popen(self.command, stdout=file, stderr=file)
+
+    def kill(self) -> None:
+        """By SIGKILL; what it has answered is kept all the same."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApiServer:
     """A running one."""
 
     folder: Path
     url: str
+    etcd: Etcd | None = None
+    """Its own, for whom it was started."""
 
     def kubeconfig(self, token: str = ADMIN_TOKEN, namespace: str = "default") -> Path:
         """The path of one for a user of `users`."""
@@ -65,8 +86,18 @@ class ApiServer:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
+        )
+
+    def await_start(self) -> None:
+        """Return when it answers, and has what it keeps."""
+        _until(
+            lambda: (
+                self.kubectl("get", "--raw", "/readyz").returncode == 0
+                and self.kubectl("get", "namespace", "default").returncode == 0
+            ),
+            f"the API server, see {self.folder / 'apiserver.log'}",
         )
 
     def install_crds(self) -> None:
@@ -117,16 +148,15 @@ def api_server(folder: Path, users: tuple[str, ...] = ()) -> Iterator[ApiServer]
         f"--service-account-signing-key-file={key}",
         "--disable-admission-plugins=ServiceAccount",
     ]
-    with _running(etcd, folder / "etcd.log"), _running(server, folder / "apiserver.log"):
-        running = ApiServer(folder=folder, url=f"https://127.0.0.1:{port}")
-        _until(
-            lambda: (
-                running.kubectl("get", "--raw", "/readyz").returncode == 0
-                and running.kubectl("get", "namespace", "default").returncode == 0
-            ),
-            f"the API server, see {folder / 'apiserver.log'}",
-        )
-        yield running
+    store = Etcd(command=etcd, log=folder / "etcd.log")
+    store.start()
+    try:
+        with _running(server, folder / "apiserver.log"):
+            running = ApiServer(folder=folder, url=f"https://127.0.0.1:{port}", etcd=store)
+            running.await_start()
+            yield running
+    finally:
+        store.kill()
 
 
 @contextlib.contextmanager

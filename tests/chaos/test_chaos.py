@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import random
 
@@ -11,8 +12,11 @@ import pytest
 from chaos.campaign import Case, all_points, crashes, disturbed, stalled, undisturbed
 from chaos.disturbances import DISTURBANCES
 from chaos.real import Client, RealRollouts
+from chaos.run import Run
 from chaos.sequences import failures
 from chaos.stories import STORIES
+from kube_apiserver import CRD_NAME
+from modelrollout.errors import ClusterUnavailable, RolloutError
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +83,81 @@ def test_a_sequence_breaks_no_rule_on_a_real_api_server(kube, number):
     kube.kubectl("create", "namespace", "sequences")
     with contextlib.closing(Client(kube, "sequences")) as real:
         assert failures(number, lambda clock: RealRollouts(clock, real)) == []
+
+
+@pytest.fixture
+def real(kube):
+    """A namespace of its own."""
+    kube.kubectl("create", "namespace", "disturbed")
+    with contextlib.closing(Client(kube, "disturbed")) as client:
+        yield client
+
+
+def held(outcome):
+    return (outcome.ending, outcome.violations, outcome.left_behind)
+
+
+def test_a_rollout_goes_on_when_etcd_was_killed_under_its_operator(kube, real):
+    """In the middle of a write, which the API server can then not answer well."""
+    answers = []
+
+    def killing(_run):
+        async def fault(call, do):
+            if answers or call.verb != "status" or call.write < 8:
+                return do()
+            kube.etcd.kill()
+            try:
+                return do()
+            except RolloutError as error:
+                answers.append(error)
+                raise
+            finally:
+                kube.etcd.start()
+                kube.await_start()
+
+        return fault
+
+    outcome = Run(STORIES["canary"], killing, lambda clock: RealRollouts(clock, real)).go()
+
+    assert [type(each) for each in answers] == [ClusterUnavailable]
+    assert held(outcome) == ("Promoted", (), ())
+
+
+FUTURE = [
+    f"/spec/versions/0/schema/openAPIV3Schema/properties/{part}/properties/tomorrow"
+    for part in ("spec", "status")
+]
+
+
+def test_a_rollout_goes_on_when_its_crd_is_upgraded_meanwhile(kube, real):
+    """With an optional field more in spec and status: nothing of the status is lost."""
+    seen = []
+
+    def patched(operation, **more):
+        operations = json.dumps([{"op": operation, "path": each, **more} for each in FUTURE])
+        done = kube.kubectl("patch", "crd", CRD_NAME, "--type=json", "-p", operations)
+        assert done.returncode == 0, done.stderr
+
+    def stored():
+        address = ("modelrollout", "ranker", "-n", real.namespace, "-o", "json")
+        return json.loads(kube.kubectl("get", *address).stdout)["status"]
+
+    async def upgrade(run):
+        await run.until(lambda status: "stepStartTime" in status and "checkpoint" in status)
+        seen.append(stored())
+        patched("add", value={"type": "string"})
+        seen.append(stored())
+
+    try:
+        outcome = Run(STORIES["canary"], server_of=lambda clock: RealRollouts(clock, real)).go(
+            upgrade
+        )
+        seen.append(stored())
+    finally:
+        patched("remove")
+
+    before, after, end = seen
+    assert before["checkpoint"]
+    assert after == before
+    assert end["history"][-len(before["history"]) :] == before["history"]
+    assert held(outcome) == ("Promoted", (), ())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
+import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,7 +114,7 @@ def free_ports(count):
 class Comparator:
     """The process, and what it tells."""
 
-    def __init__(self, folder, versions, **shadow):
+    def __init__(self, folder, versions, most_bytes_of_a_file=resource.RLIM_INFINITY, **shadow):
         self.port, self.metrics_port = free_ports(2)
         config = {
             "namespace": "shop",
@@ -137,6 +141,8 @@ class Comparator:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "modelrollout", "comparator", "--config", str(file)]
         )
+        sizes = (most_bytes_of_a_file, most_bytes_of_a_file)
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, sizes)
         self._await_start()
 
     def _await_start(self):
@@ -264,6 +270,30 @@ def test_all_series_are_there_from_the_start(versions, tmp_path):
         'labelled_total{side="stable"}',
         "negative_flips_total",
     } <= set(counters)
+
+
+def test_a_full_disk_is_nothing_to_it(versions, tmp_path):
+    """It may write no byte to any file, has none open to write to, and compares all the same."""
+    made = Comparator(tmp_path, versions, most_bytes_of_a_file=0)
+    try:
+        assert without_times(made.grown_by({})) == PAIR
+        assert made.label({"requestId": "nobody", "label": 1})[0] < 500
+        assert files_written_by(made.process.pid) == []
+    finally:
+        made.end()
+
+
+def files_written_by(pid):
+    """What is open for writing and lies on a disk; what it was started with is not its own."""
+    own = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a connection that ended
+            told = Path(f"/proc/{pid}/fdinfo/{each.name}").read_text()
+            flags = int(re.search(r"flags:\s+(\d+)", told).group(1), 8)
+            is_for_writing = flags & (os.O_WRONLY | os.O_RDWR)
+            if int(each.name) > 2 and is_for_writing and each.resolve().is_file():
+                own.append(str(each.resolve()))
+    return own
 
 
 def test_versions_that_agree_are_a_pair_and_nothing_else(comparator):
