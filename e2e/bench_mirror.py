@@ -63,7 +63,7 @@ def main() -> int:
     """Print the figures; 1 when a user's request failed."""
     blocks, shared = turns.arguments(__doc__, BLOCKS)
     operator_chart.install()
-    shop = Shop("bench-mirror", Path("build", "load", "bench-mirror"))
+    shop = Shop(f"bench-mirror-{turns.RUN}", Path("build", "load", "bench-mirror"))
     shop.open()
     try:
         stable = shop.deploy("v1", MODEL, replicas=2)

@@ -130,7 +130,7 @@ def ours_is_short(results: Iterable[Sequence[Reaction]]) -> bool:
 def measured(fault: Fault, number: int, repetitions: int) -> list[Reaction]:
     """The same fault again and again, in a shop of its own."""
     name = f"bench-reaction-{int(1000 * fault.faulty)}-{number}"
-    shop = Shop(name, Path("build", "load", name))
+    shop = Shop(f"{name}-{turns.RUN}", Path("build", "load", name))
     shop.open()
     try:
         usual = {"ERROR_RATE": str(fault.usual)}

@@ -38,7 +38,7 @@ def main() -> int:
     """Print the figures; 1 when a user's request failed."""
     blocks, shared = turns.arguments(__doc__, BLOCKS)
     operator_chart.install()
-    shop = Shop("bench-users-path", Path("build", "load", "bench-users-path"))
+    shop = Shop(f"bench-users-path-{turns.RUN}", Path("build", "load", "bench-users-path"))
     shop.open()
     try:
         stable = shop.deploy("v1", MODEL, replicas=2)

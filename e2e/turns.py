@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -29,6 +30,8 @@ CONFIDENCE = 0.95
 BAR = 1.03
 """A ratio of latencies that is promised."""
 RESULTS = Path("build", "bench")
+RUN = uuid4().hex[:6]
+"""Part of each namespace: what an earlier run left in Prometheus is not this one's past."""
 
 Latencies = Mapping[str, Sequence[np.ndarray]]
 """Of each arm the milliseconds of its turns, in the order of the blocks."""
