@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import re
+import threading
 import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import pytest
@@ -25,7 +27,7 @@ import kube
 from modelrollout.adapters.cluster import Cluster
 from modelrollout.adapters.routers.gateway_api import GatewayAPIRouter, View
 from modelrollout.adapters.routers.gateway_api.route import PATIENCE_SECONDS
-from modelrollout.api.traffic import CohortMember, Sticky
+from modelrollout.api.traffic import CohortMember, Sticky, StickyBy
 from modelrollout.core.observation import Rollout
 from modelrollout.core.plan import Backend, Mirror, Traffic
 from modelrollout.observe import rollout_of
@@ -44,6 +46,9 @@ COHORT_REQUESTS = 20
 """Until every proxy has what the gateway has accepted."""
 RENAMED_SECONDS = 17
 """Envoy takes up no new cluster for 15 s after the user has renamed the rule of an old one."""
+STRANGERS = 200
+VISITORS_AT_ONCE = 4
+VISIT_SECONDS = 0.01
 RUN = uuid4().hex[:6]
 
 
@@ -283,6 +288,104 @@ def test_cookies_name_users_and_cohorts_in_one_rule_of_many(gateway: Gateway) ->
     gateway.move(rest())
     assert kube.get("httproute", ROLLOUT, namespace)["spec"] == before
     assert [each for each in users.records() if not each.ok] == []
+
+
+class Visitors:
+    """People with browsers that keep cookies, each of whom comes again and again until the end."""
+
+    def __init__(self, host: str, count: int) -> None:
+        self.visits: list[tuple[float, int, str]] = []
+        """When it began, whose it was, and the version that answered; empty where none did."""
+        self.browsers = [requests.Session() for _ in range(count)]
+        self._host = host
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._come, args=(range(first, count, VISITORS_AT_ONCE),))
+            for first in range(VISITORS_AT_ONCE)
+        ]
+
+    def __enter__(self) -> Self:
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for each in self._threads:
+            each.join()
+        for browser in self.browsers:
+            browser.close()
+
+    def _come(self, people: range) -> None:
+        for person in itertools.cycle(people):
+            if self._is_over.wait(VISIT_SECONDS):
+                return
+            start = now()
+            try:
+                answer = self.browsers[person].get(
+                    f"{GATEWAY}/v2/models/digits/ready", headers={"Host": self._host}, timeout=10
+                )
+                version = answer.headers.get("x-model-version", "") if answer.ok else ""
+            except requests.RequestException:
+                version = ""
+            self.visits.append((start, person, version))
+
+    def since(self, moment: float, times: int = 1) -> dict[int, set[str]]:
+        """The versions that each has got since, when everybody has been there so many times."""
+
+        def lists() -> dict[int, list[str]]:
+            found: defaultdict[int, list[str]] = defaultdict(list)
+            for start, person, version in list(self.visits):
+                if start >= moment:
+                    found[person].append(version)
+            return found
+
+        def is_whole() -> bool:
+            got = lists()
+            return len(got) == len(self.browsers) and min(map(len, got.values())) >= times
+
+        kube.wait_until(is_whole, 60, "everybody")
+        return {person: set(versions) for person, versions in lists().items()}
+
+    def bucket(self, person: int) -> tuple[int, int]:
+        """The first and the last hundredth of the bucket in somebody's cookie."""
+        (value,) = [
+            each.value or ""
+            for each in self.browsers[person].cookies
+            if each.name.startswith("modelrollout-")
+        ]
+        first, last = value.partition(".")[2].split("-")
+        return int(first), int(last)
+
+
+def test_strangers_are_kept_by_cookies_and_only_the_bucket_that_joins_moves(
+    gateway: Gateway,
+) -> None:
+    route = kube.get("httproute", ROLLOUT, gateway.shop.namespace)["spec"]
+    weights, before = (10, 30, 50), 0
+    more = {"sticky": Sticky(by=StickyBy.COOKIE), "salt": "r/7", "weights": weights}
+    moved: set[int] = set()
+    with Visitors(gateway.shop.host, STRANGERS) as people:
+        for weight in weights:
+            moment = gateway.move(shared(weight, **more))
+            assert gateway.view(shared(weight, **more)).route.sticky_by is StickyBy.COOKIE
+            found = people.since(moment, times=2)
+            assert all(len(each) == 1 for each in found.values())
+            candidates = {person for person, versions in found.items() if versions == {"digits-v2"}}
+            assert abs(len(candidates) / STRANGERS - weight / 100) < 0.15
+            assert moved <= candidates
+            joined = {people.bucket(each) for each in candidates - moved}
+            assert joined == {(before, weight - 1)}
+            assert {people.bucket(each)[0] >= weight for each in set(found) - candidates} == {True}
+            print(f"{weight} %: {len(candidates)} of {STRANGERS} users on the candidate")
+            moved, before = candidates, weight
+        assert gateway.step(rest())
+        time.sleep(PROXY_SECONDS)
+        assert set.union(*people.since(now()).values()) == {"digits-v1"}
+        moment = gateway.move(rest())
+        assert set.union(*people.since(moment).values()) == {"digits-v1"}
+    assert kube.get("httproute", ROLLOUT, gateway.shop.namespace)["spec"] == route
+    assert [each for each in people.visits if not each[2]] == []
 
 
 def test_rules_and_policy_that_somebody_takes_away_are_put_back(gateway: Gateway) -> None:

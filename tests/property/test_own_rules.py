@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelrollout.adapters.routers.gateway_api.backends import cookie_of
 from modelrollout.adapters.routers.gateway_api.buckets import Stage
 from modelrollout.adapters.routers.gateway_api.own_rules import is_awake, names_of, service_of
 from modelrollout.adapters.routers.gateway_api.route import (
@@ -178,6 +180,18 @@ def test_a_write_that_sends_users_to_new_places_rests_first(journey):
     for before, write in journey[2]:
         if set(carrying(write.route)) - set(carrying(before)):
             assert write.needs_rest
+
+
+@given(journeys())
+def test_a_bucket_is_given_as_often_as_it_is_large(journey):
+    for _, write in journey[2]:
+        for rule in write.route["spec"]["rules"]:
+            total = sum(each["weight"] for each in rule["backendRefs"])
+            for ref in rule["backendRefs"]:
+                bucket = cookie_of(ref)
+                if bucket is not None:
+                    first, last = re.search(r"[.](..)-(..);", bucket).groups()
+                    assert round(100 * ref["weight"] / total) == int(last) - int(first) + 1
 
 
 @given(journeys())

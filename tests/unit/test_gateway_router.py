@@ -409,8 +409,10 @@ def test_on_a_gateway_that_has_no_lua_users_with_a_cookie_get_one_more():
     assert site.observe(REST, sticky={"cookie": "uid"}).problem is None
     traffic = replace(AWAY, sticky=BY_UID, **LADDER)
     site.settle(traffic)
-    # The bucket that joins next is the last; what is new is there before anybody is sent to it.
+    # What is new is there before anybody is sent to it, and nobody gets a bucket before all do.
     assert [resource for resource, _ in site.written] == [HTTP_ROUTES] * 2
+    assert "Set-Cookie" not in str(site.written[0][1])
+    # The bucket that joins next is the last.
     assert drawn(site.rules[0]) == [
         ("ranker-v1", 50, "50-99"),
         ("ranker-v2", 20, "00-19"),

@@ -11,7 +11,8 @@ from modelrollout.adapters.routers.gateway_api import buckets, mirror, own_rules
 from modelrollout.adapters.routers.gateway_api.buckets import Stage
 from modelrollout.adapters.routers.gateway_api.route import Aim, effective, in_the_end, split_of
 from modelrollout.api.traffic import CohortMember, Sticky
-from modelrollout.core.plan import Backend, Mirror, Traffic
+from modelrollout.api.v1alpha1 import LabelOperator
+from modelrollout.core.plan import Backend, BucketCookie, Mirror, Traffic
 
 V1 = Backend(service="v1", label="v1")
 V2 = Backend(service="v2", label="v2")
@@ -116,6 +117,33 @@ def test_the_cohorts_requests_are_in_neither_arm_of_the_comparison():
             for each in (split.stable, split.candidate)
         )
         assert found == wanted
+
+
+def test_with_cookies_every_place_of_a_version_is_counted_in_all_steps_alike():
+    found = set()
+    for weight in (10, 30, 50):
+        cookie = BucketCookie(name="modelrollout-1", release="2")
+        traffic = away(weight, cohort=(BETA,), cookie=cookie, weights=(10, 30, 50))
+        aim = Aim(rollout="ranker", rule=None, traffic=traffic)
+        route = in_the_end(a_route(a_rule()), aim)
+        split = split_of(route, aim)
+        found.add(split)
+        for place, rule in enumerate(route["spec"]["rules"]):
+            for at, ref in enumerate(rule["backendRefs"]):
+                name = f"httproute/shop/r/rule/{place}/backend/{at}"
+                is_cohort = rule.get("name") == own_rules.cohort_rule("ranker")
+                assert counts(split.stable, name) is (ref["name"] == "v1")
+                assert counts(split.candidate, name) is (ref["name"] == "v2" and not is_cohort)
+                assert counts(split.cohort, name) is is_cohort
+    assert len(found) == 1
+
+
+def counts(matchers, cluster):
+    """Whether a cluster of the gateway's is one of a side's."""
+    (one,) = matchers
+    if one.operator is LabelOperator.EQUAL:
+        return one.value == cluster
+    return re.fullmatch(one.value, cluster) is not None
 
 
 # --- buckets ------------------------------------------------------------------------------

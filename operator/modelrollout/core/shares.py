@@ -46,6 +46,15 @@ def needs_rest(before: Shares, after: Shares) -> bool:
     return any(new > 0 and old == 0 for old, new in pairs)
 
 
+def is_spread_as(one: Shares, other: Shares) -> bool:
+    """Whether each Service of the other list gets the same part of the traffic in both."""
+    parts = dict(zip(_services(one), _traffic(one), strict=True))
+    return all(
+        parts.get(service) == part
+        for service, part in zip(_services(other), _traffic(other), strict=True)
+    )
+
+
 def _services(shares: Shares) -> list[str]:
     return [service for service, _ in shares]
 

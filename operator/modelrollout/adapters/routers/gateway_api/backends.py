@@ -39,7 +39,7 @@ def refs_after_next_write(before: list[Object], traffic: Traffic, *, final: bool
     # Beside other backends a trickle would be no trickle: there it goes in one write.
     wanted = target if final or not is_alone else shares.following(live, target)
     known = dict(zip(_keys(each["name"] for each in mine), mine, strict=True))
-    given = _set_cookies(target, traffic)
+    given = _set_cookies(wanted, target, traffic)
     own = []
     for key, weight in wanted:
         service = _service_of(key)
@@ -113,9 +113,14 @@ def target_of(live: Shares, traffic: Traffic, *, is_alone: bool) -> Shares:
     return [(stable, total - weight), (candidate, weight)]
 
 
-def _set_cookies(target: Shares, traffic: Traffic) -> dict[str, str]:
-    """What the backendRefs of the target set, by place; those on their way off it set nothing."""
-    if traffic.cookie is None:
+def _set_cookies(wanted: Shares, target: Shares, traffic: Traffic) -> dict[str, str]:
+    """
+    What backendRefs set, by place; those on their way off the route set nothing.
+
+    No bucket is given before each is given as often as it is large: while places are warmed,
+    users would all get the same one.
+    """
+    if traffic.cookie is None or not shares.is_spread_as(wanted, target):
         return {}
     candidates, (last, *others) = cookies.buckets_of(traffic)
     keys = [key for key, _ in target]

@@ -190,8 +190,8 @@ def refusal(rollout: str, said: str) -> str:
     """The sentence for a policy that the gateway does not take."""
     return (
         f"the gateway refuses EnvoyExtensionPolicy {policy_name(rollout)}, which traffic.sticky "
-        f"needs ({said}): enable Lua (extensionApis.enableLua of Envoy Gateway), or leave out "
-        "traffic.sticky"
+        f"needs ({said}): enable Lua (extensionApis.enableLua of Envoy Gateway), give "
+        "traffic.sticky.by: Cookie, or leave out traffic.sticky"
     )
 
 
