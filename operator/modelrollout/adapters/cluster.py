@@ -77,7 +77,7 @@ RBAC: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "configmaps"): frozenset({"get", "create", "patch", "delete"}),
     ("apps", "replicasets"): frozenset({"list"}),
     # for spec.scaling: who scales a Deployment, whether there is room, and its size, nothing else;
-    # pods also for checks, which go to no other address than theirs
+    # pods also for what keeps them from starting, and for checks, which go to no other address
     ("apps", "deployments/scale"): frozenset({"patch"}),
     ("autoscaling", "horizontalpodautoscalers"): frozenset({"list"}),
     ("", "pods"): frozenset({"list"}),
