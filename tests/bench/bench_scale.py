@@ -20,7 +20,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "operator")]
 
 # ruff: noqa: E402
-from bench.scale.fleet import Client, Fleet, busy, take_up_routes
+from bench.scale.fleet import LEASE_NAMESPACE, Client, Fleet, busy, path_of, take_up_routes
 from bench.scale.processes import (
     MIB,
     Exporter,
@@ -42,12 +42,14 @@ from bench.scale.processes import (
     total,
 )
 from kube_apiserver import ApiServer, api_server
-from modelrollout.adapters.cluster import ROLLOUTS, Object
+from modelrollout.adapters.cluster import LEASES, ROLLOUTS, Object
 
 CALM_INTERVAL = 20
 """Seconds between two looks where growth is measured, so that the largest fleet fits on a core."""
 INTERVAL = 5
 MOST_SETTLE_SECONDS = 600.0
+MOST_SECONDS = 120.0
+"""Until rollouts are gone on with."""
 WRITES = frozenset({"POST", "PUT", "PATCH", "APPLY", "DELETE"})
 LATENESS = "modelrollout_late_seconds"
 
@@ -265,27 +267,31 @@ def _at_once_anew(operator: Operator) -> None:
     operator.start()
 
 
-async def continued(bench: Bench, kill: Any) -> tuple[float, float]:
+async def lease(bench: Bench) -> tuple[str, str]:
+    """Who holds it, and when that was said last."""
+    path = path_of(LEASES, LEASE_NAMESPACE, "modelrollout-operator")
+    spec = (await bench.client.ask("GET", path))["spec"]
+    return spec.get("holderIdentity", ""), spec["renewTime"]
+
+
+async def continued(bench: Bench, kill: Callable[[], None]) -> tuple[float, float]:
     """Seconds from a kill until the first, and until nearly all rollouts on trial were written again."""
     names = {each.name for each in busy(bench.fleet.size)}
     seen: dict[str, float] = {}
-    changes = bench.client.changes(ROLLOUTS)
-    watching = asyncio.create_task(anext(changes))
-    await asyncio.sleep(1)
     kill()
-    began = time.monotonic()
-    while len(seen) < 0.95 * len(names) and time.monotonic() - began < 120:
-        done, _ = await asyncio.wait({watching}, timeout=1)
-        if not done:
-            continue
-        name = watching.result()["object"]["metadata"]["name"]
-        # What the dead one wrote last may still be on its way.
-        if name in names and time.monotonic() - began > 0.3:
-            seen.setdefault(name, time.monotonic() - began)
-        watching = asyncio.create_task(anext(changes))
-    watching.cancel()
-    ends = sorted(seen.values()) or [math.nan]
-    return ends[0], ends[-1]
+    began, before = time.monotonic(), await lease(bench)
+    while await lease(bench) == before and time.monotonic() - began < MOST_SECONDS:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    changes = bench.client.changes(ROLLOUTS)
+    async with asyncio.timeout(MOST_SECONDS):
+        async for change in changes:
+            name = change["object"]["metadata"]["name"]
+            if name in names:
+                seen.setdefault(name, time.monotonic() - began)
+            if len(seen) >= 0.95 * len(names):
+                break
+    await changes.aclose()
+    return min(seen.values()), max(seen.values())
 
 
 @contextlib.asynccontextmanager

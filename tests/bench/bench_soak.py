@@ -35,7 +35,7 @@ from modelrollout.simulation.rollout import Simulation
 from modelrollout.simulation.scenario import Scenario, scenario_of
 
 EXAMPLES = ROOT / "examples"
-BETWEEN = 100
+BETWEEN = 50
 """Rollouts from one figure to the next."""
 KIB = 1024
 PAGE = os.sysconf("SC_PAGE_SIZE")

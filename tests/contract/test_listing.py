@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import kopf
 import pytest
@@ -80,3 +83,31 @@ def test_what_kopf_lists_and_watches_is_metadata():
         assert each["metadata"]["generation"] == 1
     # What has no metadata comes as it is.
     assert ROLLOUTS.plural in [each["name"] for each in discovered["resources"]]
+
+
+CONNECTS = """
+import asyncio
+from modelrollout.adapters.cluster import ROLLOUTS, Cluster
+
+async def scene():
+    cluster = await Cluster.connect()
+    print(len(await cluster.list(ROLLOUTS, "default")))
+    await cluster.close()
+
+asyncio.run(scene())
+"""
+
+
+def test_a_proxy_of_the_environment_has_no_say(kube):
+    """To look for one takes two threads for each call."""
+    environment = {"KUBECONFIG": str(kube.kubeconfig()), "HTTPS_PROXY": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECTS],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.stdout == "0\n", done.stderr

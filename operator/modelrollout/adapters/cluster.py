@@ -126,6 +126,9 @@ class Cluster:
         """With the pod's service account, or with the kubeconfig outside of a cluster."""
         settings = client.Configuration()
         settings.retries = None
+        # Neither a proxy nor a .netrc of the environment has a say, as with kopf; to look for them
+        # takes two threads and half of the processor time of each call.
+        settings.client_session_kwargs = {"trust_env": False}
         try:
             config.load_incluster_config(client_configuration=settings)
         except config.ConfigException:
