@@ -38,7 +38,7 @@ SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
 NEEDED = ("httproutes", "gateways", "gatewayclasses")
 RATE = 400
 """Requests per second of all users."""
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
 
 
 class Api:
