@@ -16,7 +16,7 @@ from typing import Any
 
 from modelrollout.adapters.routers.gateway_api import View
 from modelrollout.api.v1alpha1 import ModelRolloutStatus
-from modelrollout.core.observation import Found
+from modelrollout.core.observation import Found, Rollout
 
 WRITE_SECONDS = 15.0
 
@@ -34,8 +34,9 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What a pass saw of the objects around a ModelRollout. Each part says what it was drawn from."""
+    """What a pass saw. Each part says what it was drawn from; a spec is that of a generation."""
 
+    rollout: Rollout | None = None
     view: View | None = None
     stable: Found | None = None
     candidate: Found | None = None

@@ -48,14 +48,18 @@ MOST_BYTES_OF_A_NAME = 256
 """Of who gives a command."""
 
 
-def rollout_of(body: Object, newest: api.ModelRolloutStatus | None = None) -> Rollout:
-    """The object as read, with a newer status if there is one. What cannot be parsed becomes a sentence, never an exception."""
+def rollout_of(
+    body: Object,
+    newest: api.ModelRolloutStatus | None = None,
+    before: Rollout | None = None,
+) -> Rollout:
+    """The object as read, with a newer status if there is one, and the spec from `before` if it is the same."""
     meta = body["metadata"]
     annotations = meta.get("annotations") or {}
-    try:
-        spec, error = api.ModelRolloutSpec.model_validate(body.get("spec", {})), ""
-    except ValidationError as invalid:
-        spec, error = None, api.sentence_of(invalid)
+    if before is not None and (before.uid, before.generation) == (meta["uid"], meta["generation"]):
+        spec, error = before.spec, before.spec_error
+    else:
+        spec, error = _spec_of(body)
     try:
         status = newest or api.ModelRolloutStatus.model_validate(body.get("status") or {})
     except ValidationError as invalid:
@@ -77,6 +81,14 @@ def rollout_of(body: Object, newest: api.ModelRolloutStatus | None = None) -> Ro
         command=_command(annotations),
         recipients=_recipients(annotations),
     )
+
+
+def _spec_of(body: Object) -> tuple[api.ModelRolloutSpec | None, str]:
+    """What cannot be parsed becomes a sentence, never an exception."""
+    try:
+        return api.ModelRolloutSpec.model_validate(body.get("spec", {})), ""
+    except ValidationError as invalid:
+        return None, api.sentence_of(invalid)
 
 
 def _command(annotations: dict[str, str]) -> Command | None:
@@ -114,7 +126,7 @@ async def observe(rollout: Rollout, world: World) -> Observation:
         _find(_stable(rollout.spec, known), rollout, world, before.stable),
         _find(_candidate(rollout.spec), rollout, world, before.candidate),
     )
-    world.drafts.saw(key, Sight(view=view, stable=stable, candidate=candidate))
+    world.drafts.saw(key, Sight(rollout=rollout, view=view, stable=stable, candidate=candidate))
     comparator = Comparator()
     if rollout.spec.shadow is not None or known.mirror:
         comparator = await world.comparators.observe(rollout, known)

@@ -42,7 +42,8 @@ async def reconcile(key: Key, world: World) -> Pass:
         telemetry.forget(*key)
         world.drafts.forget(key)
         return NOTHING_LEFT
-    rollout = rollout_of(body, world.drafts.status_of(body["metadata"]))
+    newest, before = world.drafts.status_of(body["metadata"]), world.drafts.sight_of(key)
+    rollout = rollout_of(body, newest, before.rollout)
     seen = await observe(rollout, world)
     plan = decide(rollout, seen)
     await apply(plan, body, rollout, seen, world)

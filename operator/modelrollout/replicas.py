@@ -21,8 +21,9 @@ async def with_replicas(
 ) -> Observation:
     """The observation with what keeps pods from starting, and who scales the Deployments."""
     assert rollout.spec is not None
-    if known.candidate is not None and seen.candidate is not None:
-        seen = replace(seen, candidate=await _with_obstacle(rollout, seen.candidate, world))
+    candidate = seen.candidate
+    if known.candidate is not None and candidate is not None and candidate.lacks_pods:
+        seen = replace(seen, candidate=await _with_obstacle(rollout, candidate, world))
     if rollout.spec.scaling is None:
         return seen
     autoscalers = await _autoscalers(rollout.namespace, world)
@@ -61,9 +62,7 @@ async def _desired(namespace: str, name: str, world: World) -> int | None:
 
 
 async def _with_obstacle(rollout: Rollout, candidate: Workload, world: World) -> Workload:
-    """With what keeps pods from starting, in the words of who knows; asked only while some are missing."""
-    if candidate.available >= candidate.desired:
-        return candidate
+    """With what keeps pods from starting, in the words of who knows."""
     name = candidate.version.deployment
     try:
         deployment = await world.cluster.get(DEPLOYMENTS, rollout.namespace, name)

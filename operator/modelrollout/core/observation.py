@@ -73,6 +73,11 @@ class Workload:
     """What else keeps some of its pods from starting, in the kubelet's or the scheduler's own words."""
 
     @property
+    def lacks_pods(self) -> bool:
+        """Some of the wanted ones are not available."""
+        return self.available < self.desired
+
+    @property
     def is_asleep(self) -> bool:
         """It has an autoscaler that does nothing, as there is no pod to measure."""
         return bool(self.autoscaler) and self.desired == 0
@@ -80,7 +85,7 @@ class Workload:
     @property
     def is_ready(self) -> bool:
         """All wanted pods are available, and at least one is."""
-        return self.desired > 0 and self.available >= self.desired and self.endpoints > 0
+        return self.desired > 0 and not self.lacks_pods and self.endpoints > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

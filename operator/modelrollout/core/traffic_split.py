@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from modelrollout.api.v1alpha1 import FULL_WEIGHT, ModelRolloutSpec, SplitStatus, SplitUnit
 from modelrollout.core.evidence import Measure, Reading, Where, Window
 from modelrollout.core.steps import steps_of
+from modelrollout.core.times import as_time
 from modelrollout.stats import split
 
 ALPHA = 0.001
@@ -32,7 +33,7 @@ def counted(
     readings: Mapping[str, Reading],
     weight: int,
     step_start: float,
-    now: str,
+    now: float,
 ) -> SplitStatus | None:
     """The split with the windows of a reading, by the first guardrail that counts all requests."""
     names = [each.name for each in measures if each.where is Where.ROUTE and each.name in readings]
@@ -47,15 +48,14 @@ def counted_users(
     reading: Reading,
     weight: int,
     counts_from: float,
-    until: str,
-    now: str,
+    now: float,
 ) -> SplitStatus:
-    """The split of users with the windows of a reading, `until` its end, that begin when they may."""
+    """The split of users with the windows of a reading that begin when they may."""
     before = known or SplitStatus()
     read = before.model_copy(
         update={
             "unit": SplitUnit.USERS,
-            "until_time": until,
+            "until_time": as_time(reading.watermark),
             "message": reading.blind[:1024] or None,
         }
     )
@@ -82,7 +82,7 @@ def _whole(windows: Iterable[Window], start: float) -> list[Window]:
     return [each for each in windows if each.start >= start and not each.is_incomplete]
 
 
-def _grown(before: SplitStatus, windows: Sequence[Window], weight: int, now: str) -> SplitStatus:
+def _grown(before: SplitStatus, windows: Sequence[Window], weight: int, now: float) -> SplitStatus:
     found = before.model_copy(
         update={
             "stable": before.stable + int(sum(each.stable.n for each in windows)),
@@ -90,7 +90,7 @@ def _grown(before: SplitStatus, windows: Sequence[Window], weight: int, now: str
         }
     )
     if before.mismatch_time is None and _total_evidence(found, weight) >= -math.log(ALPHA):
-        return found.model_copy(update={"mismatch_time": now})
+        return found.model_copy(update={"mismatch_time": as_time(now)})
     return found
 
 

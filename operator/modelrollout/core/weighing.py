@@ -63,14 +63,12 @@ def judged(here: Present) -> tuple[Present, Judgement | None]:
 def _split(here: Present, start: float) -> api.SplitStatus | None:
     """How requests were shared out; with sticky users those, as nobody knows what each one sends."""
     seen, known, weight = here.seen, here.facts.split, here.facts.weight.wanted
-    now = times.as_time(here.now)
     if here.spec.traffic.sticky is None:
-        return traffic_split.counted(known, seen.measures, seen.readings, weight, start, now)
+        return traffic_split.counted(known, seen.measures, seen.readings, weight, start, here.now)
     counts_from = traffic_split.users_from(here.spec, weight, start)
     if seen.users is None or counts_from is None:
         return known
-    until = times.as_time(seen.users.watermark)
-    return traffic_split.counted_users(known, seen.users, weight, counts_from, until, now)
+    return traffic_split.counted_users(known, seen.users, weight, counts_from, here.now)
 
 
 def _cohort(here: Present) -> api.CohortStatus | None:

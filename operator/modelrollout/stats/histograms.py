@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modelrollout.stats.combine import log_mixture
 from modelrollout.stats.counts import log_mixture_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelrollout.stats.bounds import Bound
-    from modelrollout.stats.counts import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +173,7 @@ def log_harm(states: Sequence[Sequence[float]]) -> float:
     and Wang, Annals of Statistics 2021). Raises ValueError when there are no states, when they
     differ in length, and for a NaN.
     """
-    return float(log_mixture_of(_mixtures(states)))
+    return log_mixture(_mixtures(states))
 
 
 def log_safety(states: Sequence[Sequence[float]]) -> float:
@@ -184,17 +184,18 @@ def log_safety(states: Sequence[Sequence[float]]) -> float:
     (intersection-union; Berger, Technometrics 1982), so no correction is needed. Raises
     ValueError as `log_harm`.
     """
-    return float(_mixtures(states).min())
+    return min(_mixtures(states))
 
 
-def _mixtures(states: Sequence[Sequence[float]]) -> Array:
-    """The evidence of each threshold: shape (thresholds,)."""
+def _mixtures(states: Sequence[Sequence[float]]) -> list[float]:
+    """The evidence of each threshold."""
     if len(states) == 0:
         raise ValueError("evidence of a histogram needs at least one threshold, there is none")
     logs = np.asarray(states, dtype=np.float64)
     if np.isnan(logs).any():
         raise ValueError(f"a threshold's state holds something that is not a number: {states}")
-    return log_mixture_of(logs)
+    mixtures: list[float] = log_mixture_of(logs).tolist()
+    return mixtures
 
 
 def _tails(bounds: Sequence[float], cumulative: Sequence[float]) -> tuple[list[float], list[float]]:
