@@ -140,7 +140,9 @@ def test_any_answer_is_a_number_or_a_sentence(server, prometheus, body):
 def test_one_large_answer_is_held_at_a_time_and_small_ones_pass_it_by(server):
     """Together they would take more memory than the pod has."""
     prometheus = Prometheus(server.served.url, timeout_seconds=3.0)
-    series = [{"metric": {"v": "1"}, "values": [[START - 1, "1"]] * 40_000}]
+    series = [
+        {"metric": {"__name__": "answers_total", "v": "1"}, "values": [[START - 1, "1"]] * 40_000}
+    ]
     large, small = answer(series), answer([])
     assert len(large) > adapter.LARGE_BYTES > len(small)
 

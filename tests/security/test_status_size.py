@@ -27,7 +27,7 @@ SHIP = "\U0001f6a2"
 LONG = SHIP * 1024
 SMALL = {
     *("step", "step_text", "step_start_time", "step_deadline_time", "mirror", "coverage"),
-    *("replicas", "is_revert", "check_since_time", "no_data_since_time"),
+    *("replicas", "is_revert", "sticky_by", "check_since_time", "no_data_since_time"),
 }
 """What the largest status may lack: a number, a time, a word."""
 TIME = "2026-11-21T19:00:00.000Z"

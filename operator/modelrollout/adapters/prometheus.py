@@ -703,7 +703,7 @@ def _told_apart(found: Sequence[Any], together: Together) -> dict[Selector, list
     for series in found:
         owners = [each for each in known if together.is_of(each, series["metric"])]
         if not owners and together.is_exact:
-            raise TypeError(series)
+            raise TypeError("a series that nobody asked for")
         for each in owners:
             known[each].append(series)
     return known
