@@ -18,7 +18,7 @@ from modelrollout.adapters.routers.gateway_api import View
 from modelrollout.api.v1alpha1 import ModelRolloutStatus
 from modelrollout.core.observation import Found, Rollout
 
-WRITE_SECONDS = 15.0
+WRITE_SECONDS = 20.0
 
 Key = tuple[str, str]
 
