@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Manifest = dict[str, Any]
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 330
 PATIENCE = 3
 
 
@@ -94,7 +94,7 @@ def wait_until(
         time.sleep(every)
 
 
-def rollout_pods_are_ready(namespace: str, *deployments: str, seconds: int = 90) -> None:
+def rollout_pods_are_ready(namespace: str, *deployments: str, seconds: int = 240) -> None:
     """Wait until the Deployments have all their pods."""
     for each in deployments:
         kubectl("rollout", "status", f"deployment/{each}", "-n", namespace, f"--timeout={seconds}s")

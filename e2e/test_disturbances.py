@@ -349,7 +349,7 @@ def test_status_speaks_to_people_and_to_tools(shop: Shop) -> None:
     generation = kube.get("modelrollout", ROLLOUT, shop.namespace)["metadata"]["generation"]
     assert {each["observedGeneration"] for each in shop.status()["conditions"]} == {generation}
     wait = ["wait", "--for=condition=Promoted", "mro/digits", "-n", shop.namespace]
-    kube.kubectl(*wait, "--timeout=120s")
+    kube.kubectl(*wait, "--timeout=300s")
     events = json.loads(kube.kubectl("get", "events", "-n", shop.namespace, "-o", "json"))
     told = [e["message"] for e in events["items"] if e["involvedObject"]["kind"] == "ModelRollout"]
     assert any("50 % of requests go to digits-v2" in each for each in told)

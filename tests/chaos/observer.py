@@ -36,6 +36,8 @@ class Observer:
         self.violations: list[str] = []
         self.commands: list[tuple[float, str]] = []
         """What humans asked for, and when."""
+        self._carried_out: list[tuple[float, str]] = []
+        """What of it was taken off the object again, and when."""
         self.may_lose = False
         """Requests may find nobody: pods, Services or routes are taken away."""
         self.is_meddled_with = False
@@ -110,8 +112,6 @@ class Observer:
 
     def _is_stable(self, deployment: str) -> bool:
         """Also after the ModelRollout is gone."""
-        stable = self.status.get("stable", {}).get("deployment")
-        self._last_stable = stable or self._last_stable
         return self._last_stable == deployment
 
     def _holds_on(self, share: float) -> None:
@@ -173,8 +173,7 @@ class Observer:
             self._says("a rejected revision gets users")
         if self._plane.endpoints(self.candidate) < 1:
             self._says("users are sent to a candidate without a ready pod")
-        commanded = [text for time, text in self.commands if time >= self._rose]
-        if self._share <= TRICKLE or GOES_ON & set(commanded):
+        if self._share <= TRICKLE or GOES_ON & self._commanded():
             return
         if not self.is_edited and self._has_approval_behind():
             self._says("an approval was passed without a human")
@@ -183,6 +182,11 @@ class Observer:
             self._says(f"the share rose to {share:.1%} on {seen:.0f} requests")
         if not self._story.is_good and share > 0.25:
             self._says("a bad candidate got more users")
+
+    def _commanded(self) -> set[str]:
+        """What has been carried out since the share last rose, or is being: a share arrives late."""
+        done = {text for time, text in self._carried_out if time >= self._rose}
+        return done | {_command(self._server.get(ROLLOUTS, "shop", "ranker"))}
 
     def _has_approval_behind(self) -> bool:
         """The step after the share that was is an approval."""
@@ -203,6 +207,8 @@ class Observer:
         if plural == HTTP_ROUTES.plural and after["metadata"]["name"] == self._story.route:
             self._route_written(before, after)
         if plural == ROLLOUTS.plural and after["metadata"]["name"] == "ranker":
+            if _command(before) and not _command(after):
+                self._carried_out.append((self._server.now(), _command(before)))
             self._status_written(before.get("status", {}), after.get("status", {}))
         if plural == DEPLOYMENTS.plural:
             self._scaled(before, after)
@@ -230,6 +236,7 @@ class Observer:
         if lost and not after.get("rejected") and not fresh & {"Retried", "Promoted"}:
             self._says("a rejection was forgotten")
         one, other = before.get("stable"), after.get("stable")
+        self._last_stable = other["deployment"] if other else self._last_stable
         changed = one and other and one["deployment"] != other["deployment"]
         if changed and "Promoted" not in fresh:
             self._says("stable changed without a promotion")
@@ -280,6 +287,10 @@ class Observer:
         if any(each["type"] == "RequestMirror" for each in main.get("filters", [])):
             found.append(f"the mirror of {where}")
         return found
+
+
+def _command(rollout: Object) -> str:
+    return str(rollout["metadata"].get("annotations", {}).get(api.COMMAND, ""))
 
 
 def _foreign(route: Object) -> Object:
