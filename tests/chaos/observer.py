@@ -11,7 +11,13 @@ from chaos.apiserver import ApiServer
 from chaos.clock import BEGAN
 from chaos.plane import COHORT, COMPARATOR, Plane
 from chaos.stories import Story
-from modelrollout.adapters.cluster import DEPLOYMENTS, HTTP_ROUTES, ROLLOUTS, Object
+from modelrollout.adapters.cluster import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    HTTP_ROUTES,
+    ROLLOUTS,
+    Object,
+)
 from modelrollout.api import v1alpha1 as api
 from modelrollout.errors import NotFound
 
@@ -52,6 +58,10 @@ class Observer:
         self._share = 0.0
         self._rose = 0.0
         """When the candidate's share last rose, Unix seconds."""
+        self.lag_seconds = PROPAGATION_SECONDS
+        """As late as whoever sends users to the candidate may know of its pods."""
+        self._emptied = 0.0
+        """When the candidate lost its last ready pod, Unix seconds."""
         self._unanswered: float | None = None
         """Since when users are sent to a candidate that has no ready pod."""
         self.last_exposure: float | None = None
@@ -152,9 +162,11 @@ class Observer:
         elif self._unanswered is None:
             self._unanswered = self._server.now()
 
-    def pods_were_left_alone(self, grace: float = REACTION_SECONDS) -> None:
-        """Asked from time to time."""
-        since = self._unanswered
+    def pods_were_left_alone(self, grace: float = REACTION_SECONDS, *, can_act: bool) -> None:
+        """Asked from time to time; the time starts anew when the operator's word counts again."""
+        if not can_act and self._unanswered is not None:
+            self._unanswered = self._server.now()
+        since = None if self._is_stable(self.candidate) else self._unanswered
         if since is not None and self._server.now() - since > grace:
             self._says("users are sent to a candidate without a ready pod")
             self._unanswered = None
@@ -171,7 +183,8 @@ class Observer:
             trial["revision"],
         ):
             self._says("a rejected revision gets users")
-        if self._plane.endpoints(self.candidate) < 1:
+        is_known = self._server.now() - self._emptied > self.lag_seconds
+        if self._plane.endpoints(self.candidate) < 1 and is_known:
             self._says("users are sent to a candidate without a ready pod")
         if self._share <= TRICKLE or GOES_ON & self._commanded():
             return
@@ -212,6 +225,9 @@ class Observer:
             self._status_written(before.get("status", {}), after.get("status", {}))
         if plural == DEPLOYMENTS.plural:
             self._scaled(before, after)
+        if plural == ENDPOINT_SLICES.plural and after["metadata"]["name"] == self.candidate:
+            is_emptied = before["endpoints"] and not after["endpoints"]
+            self._emptied = self._server.now() if is_emptied else self._emptied
 
     def _route_written(self, before: Object, after: Object) -> None:
         if "gateway" in self._story.spec["traffic"]["gatewayAPI"]:

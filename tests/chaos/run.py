@@ -137,7 +137,9 @@ class Run:
             self.server.collect()
             self.plane.advance()
             for each in self.observers:
-                each.pods_were_left_alone()
+                each.pods_were_left_alone(
+                    can_act=not self.is_api_away and not self.plane.gateway_is_down
+                )
             is_over = self._is_over() and all(each.done() for each in beside[1:])
             since = (since or self.loop.time()) if is_over else None
             if since is not None and self.loop.time() - since > QUIET_SECONDS:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from chaos.apiserver import ApiServer
 from chaos.disturbances import DISTURBANCES
 from chaos.metrics import ANSWER_SECONDS, honest
-from chaos.observer import Observer
+from chaos.observer import PROPAGATION_SECONDS, Observer
 from chaos.operators import Fault
 from chaos.run import Outcome, Run
 from chaos.stories import BAD, COHORT, GOOD, SCALING, STEP, STICKY, STORIES
@@ -25,6 +25,7 @@ STEPS = ((10, 50), (1, 5, 20, 50), (30,), (50, 70))
 COMMANDS = ("abort", "pause", "resume", "promote", "retry", "skip-step", "approve")
 LENGTH = 9
 CALM_SECONDS = 90.0
+STALE_SECONDS = 3.0
 OVER = {"Promoted", "RolledBack"}
 
 ServerOf = Callable[[Callable[[], float]], ApiServer]
@@ -100,7 +101,7 @@ def _second(run: Run, _draw: random.Random) -> None:
 def _stale(run: Run, _draw: random.Random) -> None:
     """Another one, that reads what was some seconds ago."""
     if len(run.operators) < 3:
-        run.start_operator().connection.lag_seconds = 3.0
+        run.start_operator().connection.lag_seconds = STALE_SECONDS
 
 
 def _unobserved(run: Run, _draw: random.Random) -> None:
@@ -164,6 +165,7 @@ def run_sequence(
         run.deploy("ranker-v3", 2)
         for each in run.observers:
             each.is_edited, each.least_requests = True, 100
+            each.lag_seconds = STALE_SECONDS + PROPAGATION_SECONDS
         for _index in range(length):
             await asyncio.sleep(draw.choice([0.05, 0.5, 2.0, 7.0, 20.0]))
             action = draw.choice(ACTIONS)
