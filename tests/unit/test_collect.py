@@ -11,6 +11,7 @@ from builders import NOW, a_rollout, a_spec, an_observation, the_measures
 from modelrollout.api.v1alpha1 import Counted, Verdict
 from modelrollout.core import analysis, collect, facts
 from modelrollout.core.evidence import Counts, Histogram, Past, Reading, Window
+from modelrollout.stats.combine import log_mixture
 
 WRONG = {"events": {"metric": "wrong_total"}, "total": {"metric": "judged_total"}}
 ERRORS = {"name": "errors", "proportion": WRONG}
@@ -264,6 +265,43 @@ def test_where_the_others_are_counted_their_share_is_the_usual_one():
     _, known = prepared(ERRORS | {"direction": "LowerIsWorse"}, past)
     assert known.counted is Counted.OTHERS
     assert known.usual == (0.03,)
+
+
+def safe_after(past):
+    """Windows of 100 requests until two versions with 0.4 % errors are known to be alike."""
+    measure, known = prepared(ERRORS, past)
+    for index in range(400):
+        wrong = float(index % 5 == 0)
+        known = collect.collect(
+            measure, known, reading(window(index, counted(50.0, wrong), counted(50.0, wrong)))
+        )
+        if log_mixture(known.safety[0]) > math.log(20):
+            return index
+    return math.inf
+
+
+def test_a_past_that_is_no_longer_true_costs_a_few_windows():
+    """A start, or a busy hour: a fifth of the answers was wrong then."""
+    without = safe_after(Past())
+    assert safe_after(Past(windows=tuple(counted(500.0, 2.0) for _ in range(20)))) <= without
+    wrong = safe_after(Past(windows=tuple(counted(500.0, 100.0) for _ in range(20))))
+    assert without < wrong < 1.5 * without
+
+
+def test_bets_that_give_up_a_past_are_fair():
+    """Harm, of a candidate exactly at the tolerance: the mean e-value is at most 1."""
+    generator = np.random.default_rng(20261122)
+    measure, begun = prepared(ERRORS, Past(windows=tuple(counted(500.0, 50.0) for _ in range(20))))
+    tolerated = measure.tolerance.ratio * 0.02 + measure.tolerance.absolute
+    found = []
+    for _ in range(400):
+        known = begun
+        for index in range(12):
+            ks = (float(generator.binomial(50, each)) for each in (0.02, tolerated))
+            stable, candidate = (counted(50.0, each) for each in ks)
+            known = collect.collect(measure, known, reading(window(index, stable, candidate)))
+        found.append(math.exp(log_mixture(known.harm[0])))
+    assert np.mean(found) < 1 + 3 * np.std(found) / math.sqrt(len(found))
 
 
 @pytest.mark.parametrize("direction", ["HigherIsWorse", "LowerIsWorse"])

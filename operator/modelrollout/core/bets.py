@@ -20,6 +20,10 @@ from modelrollout.stats.bounds import Bound
 if TYPE_CHECKING:
     from modelrollout.stats.counts import Array
 
+FAR_LESS = 2.0
+BY_CHANCE = 2.0
+"""A history is not believed whose events are so many times those of the step, and some for chance."""
+
 Row: TypeAlias = tuple[float, ...]
 Pair: TypeAlias = tuple[Counts, Counts]
 """The reference and what is held against it: stable and candidate, or two halves of stable."""
@@ -110,7 +114,9 @@ def _of_counts(
     if not any(tables):
         return [NOTHING] * len(groups)
     # A quantile has one share, whatever it is held against.
-    usual = checkpoint.usual * (len(columns) // len(harm_columns))
+    usual = _still_usual(
+        measure, checkpoint, columns, checkpoint.usual * (len(columns) // len(harm_columns))
+    )
     unknown = (0.0,) * len(columns)
     tolerance, margin, lower_is_worse = _bounds(measure, checkpoint)
     logs = counts.log_evidence_of(
@@ -135,6 +141,31 @@ def _of_counts(
         if start < end
         else NOTHING
         for start, end in pairwise((0, *ends))
+    ]
+
+
+def _still_usual(
+    measure: Measure,
+    checkpoint: GuardrailCheckpoint,
+    columns: Sequence[tuple[int, int]],
+    usual: Sequence[float],
+) -> Sequence[float]:
+    """
+    What stable's past shows to be usual, unless the step's earlier windows show far less.
+
+    A history that is no longer true, of a start or of a busy hour, would take nearly all of a bet
+    (docs/statistics.md, section 2.6). Windows that have been bet on may choose the next bets.
+    """
+    if not usual:
+        return usual
+    n, *k = checkpoint.stable
+    seen = (
+        outcomes(measure, checkpoint, Counts(n=n, k=tuple(k)), column)
+        for column in (of_stable for of_stable, _ in columns)
+    )
+    return [
+        events / answers if FAR_LESS * (events + BY_CHANCE) < share * answers else share
+        for share, (answers, events) in zip(usual, seen, strict=True)
     ]
 
 
