@@ -18,6 +18,8 @@ from workloads.traffic import Load, Record
 GATEWAY = "http://gateway.envoy-gateway-system.svc.cluster.local"
 ROLLOUT = "digits"
 ERRORS: Manifest = {"name": "errors", "preset": "envoy/errors"}
+LOST_SECONDS = 30.0
+"""A rollout that is at rest for so long stays there."""
 LATENCY: Manifest = {"name": "latency", "preset": "envoy/latency"}
 ACCURACY: Manifest = {
     "name": "accuracy",
@@ -188,10 +190,14 @@ class Shop:
         return event
 
     def phase_is(self, *phases: str, seconds: float, name: str = ROLLOUT) -> Manifest:
-        """Wait for a phase; the status then."""
+        """Wait for a phase; the status then. Who waits for another end waits no longer for it."""
+        lost: list[float] = []
 
         def reached() -> Manifest | None:
             status = self.status(name)
+            if phases == ("Promoted",) and status.get("phase") == "RolledBack":
+                lost.append(time.monotonic())
+                assert lost[-1] - lost[0] < LOST_SECONDS, "it was rolled back"
             return status if status.get("phase") in phases else None
 
         try:
